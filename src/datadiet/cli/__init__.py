@@ -1,0 +1,46 @@
+"""The command line: one file a command. It parses, calls the library, and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from datadiet.errors import DatadietError, Interrupted
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    from datadiet.cli.app import app
+
+    try:
+        code = app(args=arguments, standalone_mode=False, prog_name="datadiet")
+        sys.stdout.flush()
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        return 130
+    except DatadietError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped at once; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # Typer's own errors of usage, whichever click it carries.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        name = getattr(context, "command_path", None) or "datadiet"
+        text = " ".join(str(message()).split())
+        print(f"error: {text} (see {name} --help)" if text else f"see {name} --help", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

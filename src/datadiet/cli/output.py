@@ -1,0 +1,189 @@
+"""What the user sees: tables, the plan, progress bars. Quiet when piped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from datadiet.engines import Progress as Report
+from datadiet.flows.compare import Comparison
+from datadiet.flows.estimate import Estimate
+from datadiet.flows.execute import OnProgress
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that does not fold lines into a narrow default when there is no terminal."""
+    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return out
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, default=str) + "\n")
+
+
+class _Lines(logging.Handler):
+    """Log records as plain lines on standard error, above the progress bar where there is one."""
+
+    def __init__(self, to: Console) -> None:
+        super().__init__()
+        self.to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        self.to.print(Text(f"{prefix}{record.getMessage()}"))
+
+
+class _Rate(ProgressColumn):
+    """Training steps a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.2f} steps/s")
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[OnProgress | None]:
+    """A bar over all jobs of each stage, with rate and time left; None where nobody is looking.
+
+    Log lines go to standard error in either case.
+    """
+    err = console(stderr=True)
+    logger = logging.getLogger("datadiet")
+    handler = _Lines(err)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    try:
+        if quiet or not err.is_terminal:
+            yield None
+            return
+        bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f} %"),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        with bars:
+            yield _Stages(bars)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Stages:
+    """Job reports to one bar a stage; a stage is what is called the same up to its run number."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.jobs: dict[str, tuple[Any, int]] = {}
+        self.stages: dict[str, Any] = {}
+
+    def __call__(self, report: Report) -> None:
+        stage = "scoring" if report.label.startswith("scoring") else "training"
+        bar = self.stages.get(stage)
+        if bar is None:
+            bar = self.stages[stage] = self.bars.add_task(stage, total=0)
+        if report.key not in self.jobs:
+            self.jobs[report.key] = (bar, 0)
+            self.bars.update(bar, total=(self.bars.tasks[bar].total or 0) + report.total)
+        _, done = self.jobs[report.key]
+        if report.info.get("waiting"):
+            self.bars.update(bar, description=f"{stage}: {report.label} waits for {report.info['waiting']}")
+            return
+        if report.done > done:
+            self.jobs[report.key] = (bar, report.done)
+            self.bars.update(bar, advance=report.done - done, description=f"{stage}: {report.label}")
+
+
+def comparison_table(result: Comparison) -> Table:
+    """Accuracies as a table: mean, 16th–84th percentile, runs."""
+    table = Table(
+        title=f"{result.dataset}: {result.split} accuracy after {result.steps:,} steps "
+        f"({result.steps / result.steps_per_epoch:g} epochs of all data)",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("trained on")
+    for name in ("examples", "mean %", "16th–84th percentile", "runs"):
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(
+            row.name,
+            f"{row.examples:,}",
+            f"{100 * row.mean:.2f}",
+            f"{100 * row.low:.2f} – {100 * row.high:.2f}",
+            str(row.runs),
+        )
+    return table
+
+
+def print_plan(title: str, stages: Sequence[tuple[str, Estimate]], notes: Sequence[tuple[str, str]], as_json: bool) -> None:
+    """The plan of a --dry-run."""
+    if as_json:
+        print_json({"what": "plan", "title": title, **dict(notes), "stages": {n: e.to_json() for n, e in stages}})
+        return
+    out = console()
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("stage", "runs", "in store", "steps", "ms/step", "workers", "disk", "time"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name, e in stages:
+        table.add_row(
+            name,
+            str(e.planned),
+            str(e.planned - e.jobs),
+            f"{e.steps:,}",
+            f"{1000 * e.step_seconds:.1f}" if e.jobs else "",
+            str(e.workers) if e.jobs else "",
+            size(e.disk_bytes),
+            duration(e.seconds),
+        )
+    if len(stages) > 1:
+        total = [e for _, e in stages]
+        table.add_section()
+        table.add_row(
+            "together",
+            str(sum(e.planned for e in total)),
+            str(sum(e.planned - e.jobs for e in total)),
+            f"{sum(e.steps for e in total):,}",
+            "",
+            "",
+            size(sum(e.disk_bytes for e in total)),
+            duration(sum(e.seconds for e in total)),
+        )
+    for key, value in notes:
+        out.print(Text(f"{key:<12} {value}"))
+    out.print(table)
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

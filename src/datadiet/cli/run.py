@@ -1,0 +1,125 @@
+"""`datadiet run`: all of it, on one dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from datadiet.cli import options as o
+from datadiet.cli import output
+from datadiet.flows.estimate import estimate
+from datadiet.flows.run import POLICIES, Result, RunPlan, comparing, execute_run, plan_run, subsets_of
+from datadiet.flows.score import execute_score
+from datadiet.selection import count
+from datadiet.steps import describe
+
+
+def command(
+    dataset: Annotated[str, typer.Argument(help="A name or a path; digits needs no network.", metavar="DATASET")] = "digits",
+    keep: Annotated[list[float] | None, typer.Option("--keep", help="A fraction kept, in (0, 1]. Repeatable.")] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", help="A policy beside random. Repeatable.", metavar="NAME")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="The score that selects; default the first.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Also choose a window on a validation split.")] = False,
+    retrain_runs: Annotated[int, typer.Option("--retrain-runs", help="Retraining runs of each subset.")] = 4,
+    score: o.Scores = None,
+    runs: o.Runs = None,
+    at: o.At = None,
+    preset: o.Preset = None,
+    recipe: o.RecipeFile = None,
+    model: o.Model = None,
+    steps: o.Steps = None,
+    noise: o.Noise = None,
+    noise_seed: o.NoiseSeed = 0,
+    seed: o.Seed = 0,
+    data_dir: o.DataDir = None,
+    label: o.Label = None,
+    test: o.TestFile = None,
+    out: o.Out = None,
+    store: o.Store = o.STORE,
+    engine: o.Engine = "auto",
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    precision: o.Precision = "auto",
+    compile: o.Compile = "auto",
+    json: o.Json = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Score, select, retrain, compare: the whole flow, with figures."""
+    with output.progress(quiet=json) as on_progress:
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed)
+        plan = plan_run(
+            data,
+            by=by,
+            keeps=keep,
+            policies=policy or POLICIES,
+            retrain_runs=retrain_runs,
+            tune=tune,
+            out=out,
+            preset=preset,
+            model=model,
+            scores=score,
+            runs=runs,
+            at=at,
+            recipe=recipe,
+            steps=steps,
+            seed=seed,
+            setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
+        )
+        if dry_run:
+            _dry(plan, json)
+            return
+        result = execute_run(plan, on_progress)
+    if json:
+        output.print_json(result.to_json())
+    else:
+        _print(result, plan)
+
+
+def _print(result: Result, plan: RunPlan) -> None:
+    out = output.console()
+    table = result.table
+    out.print(f"{result.data!r}")
+    per = plan.scoring.recipe.steps_per_epoch(len(result.data))
+    steps = ", ".join(describe(step, per) for step in plan.scoring.marks)
+    out.print(f"{plan.scoring.recipe.model}, {table.runs} scoring runs, scores after {steps}")
+    out.print(f"Split-half reliability of {plan.by} at step {plan.at}: {table.reliability(plan.by, plan.at):.3f}")
+    if result.comparison is not None:
+        out.print(output.comparison_table(result.comparison))
+    if result.tuned is not None:
+        tuned = result.tuned
+        out.print(
+            f"Tuned on {tuned.validation_examples} validation examples: keep {tuned.keep:g} from offset {tuned.offset:g}"
+        )
+        if tuned.test is not None:
+            out.print(output.comparison_table(tuned.test))
+    for name, value in result.detection().items():
+        out.print(f"AUROC of {name} for the {int(result.data.corrupted.sum())} corrupted labels: {value:.4f}")
+    out.print(f"Results in {result.out}:")
+    for file in result.files:
+        if file.suffix != ".svg":
+            out.print(f"  {file}")
+
+
+def _dry(plan: RunPlan, json: bool) -> None:
+    scoring = plan.scoring
+    common = (scoring.data, scoring.recipe, scoring.network, scoring.numerics, scoring.setup)
+    first = estimate(scoring.tasks, *common)
+    subsets: dict[str, Any]
+    if first.jobs == 0:
+        subsets = subsets_of(plan, execute_score(scoring))
+    else:  # which rows will be kept is not known yet, how many is
+        sizes = [count(keep, len(scoring.data)) for keep in plan.keeps for _ in plan.policies]
+        subsets = {
+            name: np.roll(np.arange(len(scoring.data)), shift + 1)[:size]
+            for shift, (name, size) in enumerate(zip(plan.subset_names, sizes, strict=True))
+        }
+    second = estimate(comparing(plan, subsets).tasks, *common)
+    notes = [("dataset", repr(scoring.data)), ("model", scoring.recipe.model), ("results", str(plan.out))]
+    if plan.tune:
+        notes.append(("not counted", "the grid of the tuned window"))
+    output.print_plan("datadiet run", [("scoring", first), ("retraining", second)], notes, json)

@@ -1,0 +1,171 @@
+"""`datadiet select`: scores to a subset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from datadiet.cli import options as o
+from datadiet.cli import output
+from datadiet.errors import DatadietError
+from datadiet.flows.compare import percent
+from datadiet.flows.reload import reload
+from datadiet.flows.select import save_subset, select
+from datadiet.flows.tune import Tuned, tune_window
+from datadiet.scores import load_table
+from datadiet.selection import Subset
+from datadiet.store.files import writable_folder, write_json
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="A folder that `datadiet score` wrote.", metavar="SCORES")],
+    by: Annotated[str | None, typer.Option("--by", help="The score to rank by.")] = None,
+    keep: Annotated[
+        list[float] | None, typer.Option("--keep", help="The part kept, in (0, 1]; with --tune repeatable.")
+    ] = None,
+    policy: Annotated[str, typer.Option("--policy", help="hardest, easiest, window, random, stratified, …")] = "hardest",
+    offset: Annotated[
+        list[float] | None,
+        typer.Option("--offset", help="Of a window: the lowest part left out; with --tune repeatable."),
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="The step; default the last.", metavar="STEP")] = None,
+    balanced: Annotated[bool, typer.Option("--balanced", help="The same number from each class.")] = False,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="Another option of the policy. Repeatable.", metavar="NAME=VALUE")
+    ] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="Choose the window on a validation split, and test it once.")] = False,
+    validation: Annotated[float, typer.Option("--validation", help="With --tune: the part set aside.")] = 0.2,
+    runs: Annotated[int, typer.Option("--runs", help="With --tune: training runs of each point, and of the test.")] = 4,
+    seed: o.Seed = 0,
+    data_dir: o.DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The subset: .safetensors, or plain rows as .npy or .txt.")
+    ] = None,
+    store: o.Store = o.STORE,
+    engine: o.Engine = "auto",
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    precision: o.Precision = "auto",
+    compile: o.Compile = "auto",
+    json: o.Json = False,
+) -> None:
+    """Choose a subset by scores; with --tune, choose a window on a validation split."""
+    keeps = keep or [0.5]
+    options = o.keyed(option, "--option")
+    if not tune and (len(keeps) > 1 or len(offset or []) > 1):
+        raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
+    if tune and policy != "window":
+        raise DatadietError(f"--tune with policy {policy}", fix="only a window is tuned: --policy window --tune")
+    if offset and not tune:
+        options["offset"] = offset[0]
+    elif policy == "window" and not tune and "offset" not in options:
+        raise DatadietError("a window without an offset", where="--offset", fix="say --offset 0.4, or --tune")
+    tuned: Tuned | None = None
+    with output.progress(quiet=json) as on_progress:
+        table = load_table(folder)
+        if tune:
+            if by is None:
+                raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
+            target = out or folder / f"tuned-{by}.safetensors"
+            _check_target(target)
+            tuned = tune_window(
+                reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir)),
+                table,
+                by,
+                keeps=keeps,
+                offsets=offset,
+                at=at,
+                balanced=balanced,
+                validation=validation,
+                runs=runs,
+                test_runs=runs,
+                seed=seed,
+                setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
+                on_progress=on_progress,
+            )
+            subset = tuned.subset
+            write_json(target.with_suffix(".json"), tuned.to_json())
+        else:
+            subset = select(table, by, keeps[0], policy, at=at, balanced=balanced, seed=seed, **options)
+            target = out or folder / f"{by or policy}-{policy}-{percent(keeps[0]).rstrip('%')}.safetensors"
+            _check_target(target)
+        save_subset(subset, target)
+    if json:
+        output.print_json(
+            {"what": "subset", "file": str(target), **describe(subset), "tuned": None if tuned is None else tuned.to_json()}
+        )
+        return
+    if tuned is not None:
+        _print_tuned(tuned)
+    print_subset(subset, table.classes)
+    console = output.console()
+    console.print(f"Subset in {target}")
+    if tuned is None:
+        dataset = table.provenance.get("source", {}).get("source", "DATASET")
+        console.print(f"Next: datadiet compare {dataset} --subset {target}")
+
+
+def describe(subset: Subset) -> dict[str, object]:
+    balance = None if subset.balance is None else {key: list(value) for key, value in subset.balance.items()}
+    return {
+        "kept": len(subset),
+        "of": subset.size,
+        "fingerprint": subset.fingerprint,
+        "policy": {key: value for key, value in subset.policy.items() if key not in ("recipe", "source")},
+        "balance": balance,
+        "warnings": list(subset.warnings),
+    }
+
+
+def print_subset(subset: Subset, classes: tuple[str, ...] = ()) -> None:
+    from rich.table import Table
+
+    out = output.console()
+    made = {k: v for k, v in subset.policy.items() if k not in ("recipe", "source", "tuned", "noise") and v is not None}
+    out.print(f"{len(subset):,} of {subset.size:,} examples: " + ", ".join(f"{k} {v}" for k, v in made.items()))
+    if subset.balance is None:
+        return
+    view = Table(title="Class balance", title_justify="left", title_style="bold")
+    view.add_column("class")
+    for name in ("before", "after", "kept"):
+        view.add_column(name, justify="right")
+    for index, (before, after) in enumerate(zip(subset.balance["before"], subset.balance["after"], strict=True)):
+        name = classes[index] if index < len(classes) else str(index)
+        view.add_row(name, f"{before:,}", f"{after:,}", f"{100 * after / before:.1f} %" if before else "")
+    out.print(view)
+
+
+def _print_tuned(tuned: Tuned) -> None:
+    from rich.table import Table
+
+    view = Table(
+        title=f"Windows on {tuned.validation_examples} validation examples", title_justify="left", title_style="bold"
+    )
+    for name in ("keep", "offset", "mean %", "16th–84th percentile", "runs"):
+        view.add_column(name, justify="right")
+    for keep, offset, row in tuned.grid:
+        chosen = (keep, offset) == (tuned.keep, tuned.offset)
+        view.add_row(
+            f"{keep:g}",
+            f"{offset:g}",
+            f"{100 * row.mean:.2f}",
+            f"{100 * row.low:.2f} – {100 * row.high:.2f}",
+            str(row.runs),
+            style="bold" if chosen else None,
+        )
+    out = output.console()
+    out.print(view)
+    out.print(f"Chosen: keep {tuned.keep:g} from offset {tuned.offset:g}")
+    if tuned.test is not None:
+        out.print(output.comparison_table(tuned.test))
+
+
+def _check_target(path: Path) -> None:
+    if path.suffix.lower() not in (".safetensors", ".npy", ".txt"):
+        raise DatadietError(
+            f"a subset as {path.suffix or 'a file without ending'!r}", where=path, fix="end it .safetensors, .npy or .txt"
+        )
+    writable_folder(path.parent)

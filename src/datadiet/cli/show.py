@@ -1,0 +1,126 @@
+"""`datadiet show`: what is in a folder or file of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datadiet.cli import options as o
+from datadiet.cli import output
+from datadiet.cli.score import print_summary, summary
+from datadiet.cli.select import describe, print_subset
+from datadiet.errors import DatadietError
+from datadiet.flows.compare import Comparison, Row
+from datadiet.flows.select import load_subset
+from datadiet.scores import SCORES, load_table
+from datadiet.store import Store
+from datadiet.store.files import read_json
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A scoring folder, a result folder, a subset, or a store.")],
+    top: Annotated[int, typer.Option("--top", help="How many of the lowest and highest examples to list.")] = 5,
+    by: Annotated[str | None, typer.Option("--by", help="The score to list them by.")] = None,
+    json: o.Json = False,
+) -> None:
+    """Show scores, subsets, comparisons, or what a store holds."""
+    if not path.exists():
+        raise DatadietError("no such file or folder", where=path)
+    with output.progress(quiet=json):
+        if path.is_file():
+            _file(path, json)
+        elif (path / "manifest.json").exists():
+            _scores(path, top, by, json)
+        elif (path / "comparison.json").exists():
+            _comparison(path / "comparison.json", json)
+        elif (path / "store.json").exists():
+            _store(path, json)
+        else:
+            raise DatadietError("nothing of datadiet is in this folder", where=path)
+
+
+def _file(path: Path, json: bool) -> None:
+    if path.suffix == ".safetensors":
+        subset = load_subset(path)
+        if json:
+            output.print_json({"what": "subset", "file": str(path), **describe(subset)})
+        else:
+            print_subset(subset)
+    elif path.suffix == ".json":
+        _comparison(path, json)
+    else:
+        raise DatadietError("is no subset or comparison", where=path)
+
+
+def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
+    table = load_table(path)
+    name = by or next(score for score in table.names if score in SCORES)
+    values = table.difficulty(name)
+    order = values.argsort(kind="stable")
+    order = order[values[order] == values[order]]  # undefined scores rank nowhere
+    ends = {"easiest": order[:top].tolist(), "hardest": order[::-1][:top].tolist()}
+    if json:
+        output.print_json(
+            {"what": "scores", "provenance": dict(table.provenance), "summary": summary(table), "by": name, **ends}
+        )
+        return
+    out = output.console()
+    about = table.provenance
+    out.print(f"{about['dataset']}: {about['recipe']['model']}, {table.runs} runs, seed {about['seed']}")
+    print_summary(table)
+    for end, rows in ends.items():
+        out.print(f"{end} by {name} at step {table.step(name)}:")
+        for row in rows:
+            label = table.classes[table.labels[row]] if table.classes else table.labels[row]
+            identity = f"  {table.ids[row]}" if table.ids is not None else ""
+            flag = "  corrupted" if table.corrupted is not None and table.corrupted[row] else ""
+            out.print(f"  row {row:>7}  {label:<12}  {table.mean(name)[row]:.4f}{identity}{flag}")
+
+
+def _comparison(path: Path, json: bool) -> None:
+    content = read_json(path)
+    if content.get("what") != "comparison":
+        raise DatadietError("is no comparison", where=path)
+    if json:
+        output.print_json(content)
+        return
+    per_epoch = max(1, round(content["steps"] / content["epochs"]))
+    rows = tuple(Row(r["name"], r["keep"], r["examples"], tuple(r["accuracies"])) for r in content["rows"])
+    output.console().print(
+        output.comparison_table(Comparison(rows, content["split"], content["steps"], per_epoch, content["dataset"]))
+    )
+
+
+def _store(path: Path, json: bool) -> None:
+    store = Store(path)
+    runs: list[dict[str, Any]] = []
+    for name in store.runs():
+        folder = store.run(name)
+        spec = folder.spec() or {}
+        runs.append(
+            {
+                "name": name,
+                "purpose": spec.get("purpose", "score"),
+                "run": spec.get("run", 0),
+                "model": spec.get("recipe", {}).get("model", "small-cnn"),
+                "checkpoints": folder.steps(),
+                "shards": len(folder.shards()),
+                "bytes": folder.bytes(),
+            }
+        )
+    if json:
+        output.print_json({"what": "store", "runs": runs, "bytes": store.bytes()})
+        return
+    from rich.table import Table
+
+    view = Table(title=f"{path}: {len(runs)} runs, {output.size(store.bytes())}", title_justify="left")
+    for column in ("run", "purpose", "number", "model", "checkpoints", "shards", "size"):
+        view.add_column(column)
+    for run in runs:
+        view.add_row(
+            run["name"][:12], run["purpose"], str(run["run"]), run["model"],
+            ", ".join(map(str, run["checkpoints"])), str(run["shards"]), output.size(run["bytes"]),
+        )  # fmt: skip
+    output.console().print(view)

@@ -1,0 +1,72 @@
+"""Room for large arrays: in memory up to 2 GiB, above that in an unnamed memory-mapped file of the cache."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from datadiet.data.dataset import CHUNK
+from datadiet.errors import DatadietError
+
+IN_MEMORY = 2 << 30  # bytes
+
+
+def cache_dir() -> Path:
+    """`$DATADIET_CACHE`, or ~/.cache/datadiet; not created."""
+    named = os.environ.get("DATADIET_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "datadiet"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Create `folder`, and turn what the disk refuses inside the block into one line."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+        ):
+            raise
+        raise DatadietError(
+            f"cannot be written: {error.strerror}",
+            where=folder,
+            fix="free some space, or set DATADIET_CACHE to another folder",
+        ) from error
+
+
+def buffer(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """An array to fill; its file, where it has one, vanishes with it."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if size <= IN_MEMORY:
+        return np.empty(shape, dtype)
+    folder = cache_dir() / "scratch"
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file.fileno(), size)
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Claim a file's blocks: a full disk must be an error now, a sparse file would be a bus error later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+
+
+def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`array[rows]`, copied in blocks into a buffer."""
+    out = buffer((len(rows), *array.shape[1:]), array.dtype)
+    size = max(1, CHUNK // max(1, array.nbytes // max(1, len(array))))
+    for start in range(0, len(rows), size):
+        out[start : start + size] = array[rows[start : start + size]]
+    return out

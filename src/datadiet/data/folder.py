@@ -1,0 +1,186 @@
+"""A folder of images by class: root/CLASS/*.png, or root/train/CLASS/* with root/test/CLASS/* beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from datadiet.data.arrays import assemble
+from datadiet.data.buffers import buffer
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError
+
+log = logging.getLogger(__name__)
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+GREY = {"1", "L", "LA", "La"}
+DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def load(
+    root: Path,
+    *,
+    size: int | tuple[int, int] | None = None,
+    test_fraction: float | None = 0.2,
+    name: str = "",
+) -> Dataset:
+    """The images of a folder, in the order of their sorted relative paths.
+
+    Args:
+        root: the folder. `test` (or val, valid, validation) beside `train` is the test split; without one, a
+            stratified `test_fraction` is cut off.
+        size: resize the shorter side to this and crop the centre; an int, or (height, width). Needed where
+            images are of several sizes.
+
+    Returns:
+        uint8 images, one channel where all files are grey, else three; `ids` are relative paths.
+    """
+    shape = _shape(size)
+    train_root = next((root / name for name in TRAIN if _has_folders(root / name)), root)
+    test_root = None
+    if train_root != root:
+        held = [root / name for name in TEST if _has_folders(root / name)]
+        test_root = held[0] if held else None
+        for unused in held[1:]:
+            log.warning("%s is not used; %s is the test split", unused, test_root)
+    classes = class_names(train_root)
+    files = [listing(train_root, classes)]
+    if test_root is not None:
+        tested = class_names(test_root)
+        if strange := sorted(set(tested) - set(classes)):
+            raise DatadietError(f"class {strange[0]!r} does not occur in training", where=test_root)
+        files.append(listing(test_root, tested))
+    paths = [[path for path, _ in part] for part in files]
+    grey, common = _survey([path for part in paths for path in part], shape)
+    arrays = []
+    for part in paths:
+        images = buffer((len(part), *common, 1 if grey else 3), np.uint8)
+        for row, path in enumerate(part):
+            images[row] = read_image(path, path, common if shape else None, grey)
+        arrays.append(images)
+    labels = [np.array([classes.index(label) for _, label in part], np.int64) for part in files]
+    return assemble(
+        name or root.resolve().name,
+        (arrays[0], labels[0]),
+        (arrays[1], labels[1]) if test_root is not None else None,
+        test_fraction=test_fraction,
+        classes=classes,
+        ids=[path.relative_to(root).as_posix() for path in paths[0]],
+    )
+
+
+def _has_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() for entry in os.scandir(path))
+
+
+def class_names(root: Path) -> list[str]:
+    """The sorted names of the class folders."""
+    names = sorted(
+        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+    )
+    if not names:
+        raise DatadietError(
+            "no class folders", where=root, fix="put images into one folder a class: CLASS/*.png"
+        )
+    return names
+
+
+def listing(root: Path, classes: Sequence[str]) -> list[tuple[Path, str]]:
+    """Every image below each class folder, sorted by relative path, with its class."""
+    out = []
+    for name in classes:
+        found = sorted(
+            Path(folder) / file
+            for folder, _, files in os.walk(root / name)
+            for file in files
+            if Path(file).suffix.lower() in ENDINGS and not file.startswith(".")
+        )
+        if not found:
+            raise DatadietError("no images in this class folder", where=root / name, fix="fill or remove it")
+        out += [(path, name) for path in found]
+    return out
+
+
+def read_image(file: Path | IO[bytes], where: object, size: tuple[int, int] | None, grey: bool) -> np.ndarray:
+    """One image as (H, W, 1 or 3) uint8, upright; resized and centre-cropped where a size is given."""
+    try:
+        with Image.open(file) as opened:
+            _check_mode(opened.mode, where)
+            upright = ImageOps.exif_transpose(opened) or opened
+            image = upright.convert("L" if grey else "RGB")
+            if size is not None and (image.height, image.width) != size:
+                image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+            array = np.asarray(image)
+    except UNREADABLE as error:
+        raise unreadable(where, error) from error
+    return array[..., None] if grey else array
+
+
+def unreadable(where: object, error: Exception) -> DatadietError:
+    return DatadietError(f"unreadable or truncated image ({error})", where=where, fix="replace or remove it")
+
+
+def _survey(paths: list[Path], size: tuple[int, int] | None) -> tuple[bool, tuple[int, int]]:
+    """Whether all images are grey, and the (height, width) they have or get; from their headers alone."""
+    grey = True
+    first: tuple[Path, tuple[int, int]] | None = None
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                _check_mode(image.mode, path)
+                grey &= image.mode in GREY
+                width, height = image.size
+                if image.getexif().get(ORIENTATION) in TURNED:
+                    width, height = height, width
+        except UNREADABLE as error:
+            raise unreadable(path, error) from error
+        if size is None:
+            if first is None:
+                first = (path, (height, width))
+            elif first[1] != (height, width):
+                raise DatadietError(
+                    f"images of several sizes: {first[0]} is {first[1][1]}×{first[1][0]}, "
+                    f"{path} is {width}×{height}",
+                    fix="give size= (resize and centre crop)",
+                )
+    if size is not None:
+        return grey, size
+    assert first is not None
+    return grey, first[1]
+
+
+def _check_mode(mode: str, where: object) -> None:
+    if mode.startswith(DEEP):
+        raise DatadietError(
+            f"an image of more than 8 bits a channel (mode {mode})",
+            where=where,
+            fix="convert it to 8 bits first",
+        )
+
+
+def _shape(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise DatadietError(f"size is {size!r}", where="size", fix="give pixels, or (height, width)")
+    return pair[0], pair[1]

@@ -1,0 +1,76 @@
+"""A `.npz` file: x_train, y_train, x_test, y_test, or one pair of inputs and labels. Objects are not read."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from datadiet.data import arrays
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError
+
+INPUTS = ("x", "X", "images", "data", "inputs")
+LABELS = ("y", "labels", "targets", "label", "target")
+
+
+def load(path: Path, *, test_fraction: float | None = 0.2, name: str = "") -> Dataset:
+    """The arrays of a `.npz`; without x_test, a stratified `test_fraction` is cut off for testing.
+
+    Args:
+        path: the file. Optional further arrays: `classes` (names in label order), `ids` (of training rows).
+    """
+    found = _read(path)
+    if "x_train" in found or "y_train" in found:
+        pairs = [("x_train", "y_train"), ("x_test", "y_test")]
+        if "x_test" not in found and "y_test" not in found:
+            pairs.pop()
+    else:
+        x, y = next((k for k in INPUTS if k in found), None), next((k for k in LABELS if k in found), None)
+        if x is None or y is None:
+            raise DatadietError(
+                f"no pair of inputs and labels among its arrays ({', '.join(found) or 'none'})",
+                where=path,
+                fix="call them x_train, y_train, x_test, y_test, or x and y",
+            )
+        pairs = [(x, y)]
+    for key in (key for pair in pairs for key in pair):
+        if key not in found:
+            raise DatadietError(f"has no array {key!r}", where=path)
+    train, *test = [(found[x], found[y]) for x, y in pairs]
+    return arrays.load(
+        train,
+        test=test[0] if test else None,
+        test_fraction=test_fraction,
+        name=name or path.stem,
+        classes=[str(c) for c in found["classes"].tolist()] if "classes" in found else None,
+        ids=[str(i) for i in found["ids"].tolist()] if "ids" in found else None,
+    )
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DatadietError(
+                    "one .npy array, not an .npz", where=path, fix="save inputs and labels with numpy.savez"
+                )
+            out = {}
+            for key in archive.files:
+                try:
+                    out[key] = archive[key]
+                except ValueError as error:
+                    if "allow_pickle" not in str(error):
+                        raise
+                    raise DatadietError(
+                        f"the array {key!r} holds Python objects, which are not read",
+                        where=path,
+                        fix="save it as numbers or fixed-width text",
+                    ) from error
+            return out
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
+        raise DatadietError(
+            "empty, truncated, or not an .npz file", where=path, fix="save it again"
+        ) from error

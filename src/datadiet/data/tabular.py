@@ -1,0 +1,335 @@
+"""Parquet and CSV tables: numeric and categorical columns become one float32 row an example.
+
+Numbers stay as they are (the dataset's own mean and std standardise them per batch); a text, dictionary or
+boolean column becomes one 0/1 input for each category that occurs in training; a list is spread out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from datadiet.data.arrays import encode_labels, match_labels
+from datadiet.data.buffers import buffer
+from datadiet.data.dataset import Dataset, from_arrays
+from datadiet.data.splits import fixed_test_split
+from datadiet.errors import DatadietError, unknown
+
+LABELS = ("label", "target", "class", "y")
+CATEGORIES = 1000
+ENDINGS = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column becomes inputs: a number, `width` numbers, or one input for each category."""
+
+    name: str
+    width: int
+    categories: tuple[str, ...] | None = None
+
+
+def load(
+    path: Path,
+    *,
+    label: str | None = None,
+    test: str | Path | None = None,
+    split: str | None = None,
+    test_fraction: float | None = 0.2,
+    id: str | None = None,
+    drop: Sequence[str] = (),
+    name: str = "",
+) -> Dataset:
+    """The rows of a table as examples.
+
+    Args:
+        path: a .parquet, .csv or .tsv file (also .csv.gz); a CSV has its column names in the first line.
+        label: the column of the class; default the first of label, target, class, y that is there.
+        test: another file with the same columns, to test on.
+        split: a column that says "train" or "test" for each row.
+        test_fraction: where neither is given, the stratified part cut off for testing.
+        id: a column whose values name the rows.
+        drop: columns to leave out.
+    """
+    table = read(path)
+    tested = None if test is None else read(Path(test))
+    return assemble(
+        name or path.name.split(".")[0],
+        table,
+        tested,
+        label=label,
+        split=split,
+        test_fraction=test_fraction,
+        id=id,
+        drop=drop,
+        where=str(path),
+        test_where=str(test),
+    )
+
+
+def read(path: Path) -> pa.Table:
+    """The table in a file, with at least one row."""
+    if not path.is_file():
+        raise DatadietError("no such file", where=path)
+    if path.stat().st_size == 0:
+        raise DatadietError("an empty file", where=path)
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            table = pyarrow.parquet.read_table(path)
+        else:
+            plain = path.name.removesuffix(".gz")
+            table = pyarrow.csv.read_csv(
+                path,
+                parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if plain.endswith(".tsv") else ","),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    strings_can_be_null=True, quoted_strings_can_be_null=False
+                ),
+            )
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatadietError(
+            f"truncated or in another format ({reason})", where=path, fix="save it again"
+        ) from error
+    doubled = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
+    if doubled:
+        raise DatadietError(f"two columns are called {doubled[0]!r}", where=path, fix="rename one")
+    if table.num_rows == 0:
+        raise DatadietError("has no rows", where=path)
+    return table
+
+
+def assemble(
+    name: str,
+    table: pa.Table,
+    tested: pa.Table | None,
+    *,
+    label: str | None,
+    test_fraction: float | None,
+    where: str,
+    test_where: str,
+    split: str | None = None,
+    id: str | None = None,
+    drop: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """The Dataset in a table, and another one to test on (or a split column, or a fraction)."""
+    label = label_column(table, label, where)
+    for column in (split, id, *drop):
+        if column is not None and column not in table.column_names:
+            raise unknown("column", column, table.column_names, where=where)
+    left_out = {label, split, id, *drop}
+    features = [column for column in table.column_names if column not in left_out]
+    if not features:
+        raise DatadietError("no column is left for the inputs", where=where)
+    labels, names = read_labels(table, label, classes, where)
+    if len(names) < 2:
+        raise DatadietError(
+            "all examples are of one class", where=where, fix="at least two classes are needed"
+        )
+    everything = np.arange(table.num_rows)
+    kept, held = everything, everything[:0]
+    if tested is not None and split is not None:
+        raise DatadietError("test= and split= are both given", where=where, fix="leave one out")
+    if split is not None:
+        kept, held = _by_column(table, split, where)
+    elif tested is None and test_fraction:
+        kept, held = fixed_test_split(labels, test_fraction, where=f"{where}, test split", names=tuple(names))
+    columns = [_describe(table, column, kept, where) for column in features]
+    inputs = _encode(table, columns, where)
+    test = (inputs[held], labels[held]) if len(held) else None
+    if tested is not None:
+        lacking = [column for column in (*features, label) if column not in tested.column_names]
+        if lacking:
+            raise DatadietError(
+                f"has no column {lacking[0]!r}", where=test_where, fix="the training table has one"
+            )
+        answers = values(tested.column(label), f"{test_where}, column {label!r}")
+        place = f"{test_where}, column {label!r}"
+        if classes is None:
+            found = match_labels(answers, names, where=place)
+        else:
+            found = read_labels(tested, label, classes, test_where)[0]
+        test = (_encode(tested, columns, test_where), found)
+    return from_arrays(
+        name,
+        (inputs[kept] if len(held) else inputs, labels[kept]),
+        test,
+        kind="table",
+        classes=names,
+        ids=None if id is None else [str(table.column(id)[int(row)].as_py()) for row in kept],
+        rows=kept if len(held) else None,
+    )
+
+
+def label_column(table: pa.Table, label: str | None, where: str) -> str:
+    """The column of the class: the one named, or the first usual one."""
+    if label is not None:
+        if label not in table.column_names:
+            raise unknown("column", label, table.column_names, where=where)
+        return label
+    usual = next((name for name in LABELS if name in table.column_names), None)
+    if usual is None:
+        raise DatadietError(
+            "which column is the label?",
+            where=where,
+            fix=f"give label= (--label); columns are {', '.join(table.column_names)}",
+        )
+    return usual
+
+
+def read_labels(
+    table: pa.Table, label: str, classes: Sequence[str] | None, where: str
+) -> tuple[np.ndarray, Sequence[str]]:
+    """Class indices and names; where the names are known, the column holds indices."""
+    place = f"{where}, column {label!r}"
+    found = values(table.column(label), place)
+    if classes is None:
+        return encode_labels(found, where=place)
+    if found.dtype.kind not in "iu":
+        raise DatadietError(f"labels of type {found.dtype} where class numbers are promised", where=place)
+    bad = np.flatnonzero((found < 0) | (found >= len(classes)))
+    if len(bad):
+        fault = "missing (-1)" if found[bad[0]] == -1 else f"out of range ({found[bad[0]]})"
+        raise DatadietError(f"the label in row {bad[0]} is {fault}", where=place, fix="drop unlabelled rows")
+    return found.astype(np.int64), classes
+
+
+def values(column: pa.ChunkedArray, where: str) -> np.ndarray:
+    """A label column as numpy: numbers, or objects with None for what is missing."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        if column.null_count:
+            row = int(np.argmax(np.asarray(pc.is_null(column))))
+            raise DatadietError(
+                f"{column.null_count} labels are missing, the first in row {row}",
+                where=where,
+                fix="fill them in or drop those rows",
+            )
+        return np.asarray(column.to_numpy())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return np.array(column.to_pylist(), dtype=object)
+    raise DatadietError(f"labels of type {kind}", where=where, fix="use numbers or names")
+
+
+def _by_column(table: pa.Table, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    words = [str(word).lower() for word in table.column(split).to_pylist()]
+    for row, word in enumerate(words):
+        if word not in ("train", "training", "test", "testing"):
+            raise DatadietError(
+                f"{word!r} in row {row}", where=f"{where}, column {split!r}", fix='write "train" or "test"'
+            )
+    testing = np.array([word.startswith("test") for word in words])
+    if testing.all() or not testing.any():
+        raise DatadietError("all rows are of one split", where=f"{where}, column {split!r}")
+    return np.flatnonzero(~testing), np.flatnonzero(testing)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(check(kind) for check in lists) and _is_number(kind.value_type)
+
+
+def _is_category(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Column:
+    """How a column is encoded, by its type and its training rows."""
+    column, kind = table.column(name), table.column(name).type
+    place = f"{where}, column {name!r}"
+    if _is_number(kind):
+        return Column(name, 1)
+    if _is_list(kind):
+        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            raise DatadietError(
+                "lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}"
+            )
+        return Column(name, int(lengths[0]))
+    if _is_category(kind):
+        seen = sorted({str(v) for v in pc.unique(column.take(pa.array(kept))).to_pylist() if v is not None})
+        if len(seen) > CATEGORIES:
+            raise DatadietError(
+                f"{len(seen)} categories, at most {CATEGORIES} become inputs",
+                where=place,
+                fix=f"leave it out with drop=[{name!r}], name rows with it (id={name!r}), or make it numbers",
+            )
+        return Column(name, len(seen), tuple(seen))
+    raise DatadietError(
+        f"a column of type {kind} cannot become inputs", where=place, fix=f"leave it out with drop=[{name!r}]"
+    )
+
+
+def _encode(table: pa.Table, columns: Sequence[Column], where: str) -> np.ndarray:
+    """(N, D) float32; a missing or infinite value is an error that names column and row, from 0."""
+    out = buffer((table.num_rows, sum(column.width for column in columns)), np.float32)
+    start = 0
+    for column in columns:
+        data, place = table.column(column.name), f"{where}, column {column.name!r}"
+        if column.categories is not None:
+            _one_hot(data, column, out[:, start : start + column.width], place)
+        else:
+            out[:, start : start + column.width] = _numbers(data, column, place)
+        start += column.width
+    return out
+
+
+def _one_hot(data: pa.ChunkedArray, column: Column, out: np.ndarray, place: str) -> None:
+    if not _is_category(data.type):
+        raise DatadietError(f"is of type {data.type} here, of categories in training", where=place)
+    _refuse_missing(np.asarray(pc.is_null(data)), place)
+    known = {category: index for index, category in enumerate(column.categories or ())}
+    index = np.array([known.get(str(value), -1) for value in data.to_pylist()])
+    # A category that only occurs in test rows is none of the inputs: all zeros.
+    out[:] = 0
+    rows = np.flatnonzero(index >= 0)
+    out[rows, index[rows]] = 1
+
+
+def _numbers(data: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
+    kind = data.type
+    if not (_is_number(kind) or _is_list(kind)) or (
+        _is_list(kind) != (column.width > 1) and not _is_list(kind)
+    ):
+        raise DatadietError(f"is of type {kind} here, of numbers in training", where=place)
+    if _is_list(kind):
+        _refuse_missing(np.asarray(pc.is_null(data)), place)
+        lengths = np.asarray(pc.list_value_length(data))
+        if (lengths != column.width).any():
+            row = int(np.argmax(lengths != column.width))
+            raise DatadietError(f"{lengths[row]} values in row {row}, {column.width} elsewhere", where=place)
+        flat: Any = pc.list_flatten(data)
+    else:
+        flat = data
+    missing = np.asarray(pc.is_null(flat)).reshape(len(data), -1).any(1)
+    _refuse_missing(missing, place)
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(flat.cast(pa.float64()).to_numpy(), np.float64).astype(np.float32)
+    numbers = numbers.reshape(len(data), -1)
+    _refuse_missing(~np.isfinite(numbers).all(1), place)
+    return numbers
+
+
+def _refuse_missing(missing: Any, place: str) -> None:
+    if missing.any():
+        raise DatadietError(
+            f"{int(missing.sum())} values missing, NaN or infinite, first in row {int(np.argmax(missing))}",
+            where=place,
+            fix="fill them in, drop those rows, or leave the column out with drop=",
+        )

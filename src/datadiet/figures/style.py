@@ -1,0 +1,216 @@
+"""How every figure looks: fonts, and colours that colour-blind eyes tell apart, the same for the same thing.
+
+matplotlib is imported inside the functions, so that `import datadiet` stays quick, and only by its object
+interface: no figure is known to pyplot and no global setting is left changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+INK = "#1a1a1a"
+GRID = "#dcdcdc"
+FULL = "#000000"
+CLEAN, CORRUPTED = "#0072b2", "#d55e00"
+SMALL, NORMAL, TITLE = 9.0, 10.0, 11.5
+
+
+class Look(NamedTuple):
+    """How one curve is drawn."""
+
+    colour: str
+    marker: str
+
+
+# The Okabe-Ito palette for what is compared most, Tol's muted colours for the rest.
+_KNOWN: dict[str, Look] = {
+    "hardest": Look("#0072b2", "o"),
+    "easiest": Look("#009e73", "s"),
+    "random": Look("#e69f00", "D"),
+    "window": Look("#cc79a7", "^"),
+    "stratified": Look("#d55e00", "v"),
+    "quota": Look("#56b4e9", "P"),
+    "full": Look(FULL, "*"),
+    "el2n": Look("#332288", "p"),
+    "grand": Look("#882255", "X"),
+    "forgetting": Look("#44aa99", "h"),
+}
+_SPARE = (
+    Look("#999933", "<"),
+    Look("#aa4499", ">"),
+    Look("#117733", "d"),
+    Look("#88ccee", "8"),
+    Look("#cc6677", "H"),
+)
+
+
+def looks(labels: Iterable[str]) -> dict[str, Look]:
+    """Label -> colour and marker: by the policy or score a label names, the same in every figure.
+
+    Where two labels name the same one ("el2n hardest", "grand hardest"), the plainer label has it, and the
+    others go by the next name in them, or take a look that nobody in the figure has.
+    """
+    labels = list(labels)
+    found: dict[str, Look] = {}
+    for label in sorted(labels, key=lambda one: (len(_words(one)), labels.index(one))):
+        words = _words(label)
+        named = [look for name, look in _KNOWN.items() if name in words]
+        free = [look for look in named if look not in found.values()]
+        if free:
+            found[label] = free[0]
+    spare = [
+        look for look in (*_SPARE, *_KNOWN.values()) if look not in found.values() and look.colour != FULL
+    ]
+    for place, label in enumerate(label for label in labels if label not in found):
+        found[label] = spare[place % len(spare)] if spare else _SPARE[place % len(_SPARE)]
+    return {label: found[label] for label in labels}
+
+
+def ramp(count: int) -> list[Look]:
+    """Looks for an ordered quantity: from light to dark, with a marker each."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    markers = "osD^vPX<>ph"
+    places = [0.5] if count == 1 else [0.78 - 0.78 * place / (count - 1) for place in range(count)]
+    return [
+        Look(to_hex(colormaps["viridis"](place)), markers[number % len(markers)])
+        for number, place in enumerate(places)
+    ]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's own defaults and this package's settings, whatever the user's are; put back after."""
+    import matplotlib
+    from matplotlib import style as styles
+
+    with (
+        styles.context("default"),
+        matplotlib.rc_context(
+            {
+                "font.size": NORMAL,
+                "axes.titlesize": TITLE,
+                "axes.titlelocation": "left",
+                "axes.labelsize": NORMAL,
+                "axes.labelcolor": INK,
+                "axes.edgecolor": "#555555",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.axisbelow": True,
+                "axes.grid": True,
+                "axes.unicode_minus": True,
+                "grid.color": GRID,
+                "grid.linewidth": 0.7,
+                "xtick.labelsize": NORMAL,
+                "ytick.labelsize": NORMAL,
+                "xtick.color": "#555555",
+                "ytick.color": "#555555",
+                "xtick.labelcolor": INK,
+                "ytick.labelcolor": INK,
+                "text.color": INK,
+                # Names of classes and files may hold a dollar sign.
+                "text.parse_math": False,
+                "legend.fontsize": NORMAL,
+                "legend.frameon": False,
+                "lines.linewidth": 1.9,
+                "lines.markersize": 6,
+                "figure.facecolor": "white",
+                "savefig.facecolor": "white",
+                "svg.fonttype": "path",
+                "svg.hashsalt": "datadiet",
+            }
+        ),
+    ):
+        yield
+
+
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a plotting function under `style`, and lay its figure out once and for all.
+
+    Constrained layout starts from where the last drawing left off: each would move things by a hair, and
+    no two files of a figure would be the same.
+    """
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style():
+            figure = function(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
+
+    return inside
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, on the Agg canvas, with constrained layout."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)  # type: ignore[union-attr, call-arg]
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def heading(axes: Any, title: str | None, note: str | None = None) -> None:
+    """A title over the axes, wrapped, and a smaller line beneath it that says what is drawn."""
+    inches = axes.figure.get_figwidth() - 0.75
+    lines = wrapped(note, int(14.5 * inches)) if note else ""
+    if lines:
+        axes.annotate(
+            lines,
+            (0, 1),
+            (0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=SMALL,
+            va="bottom",
+            gid="note",
+        )
+    if title:
+        axes.set_title(
+            wrapped(title, int(10.6 * inches)),
+            pad=10 + 14 * (lines.count("\n") + 1) if lines else 8,
+            fontweight="bold",
+        )
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters; a longer word is broken rather than cut off."""
+    return "\n".join(textwrap.wrap(str(text), width) or [""])
+
+
+def fitted(text: str, inches: float, size: float) -> str:
+    """The text, or as much of its beginning as fits into the width, with an ellipsis."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size)
+
+    def fits(part: str) -> bool:
+        return bool(text_to_path.get_text_width_height_descent(part, font, ismath=False)[0] <= 72 * inches)
+
+    if fits(text):
+        return text
+    return next((part for end in range(len(text) - 1, 0, -1) if fits(part := text[:end] + "…")), "…")
+
+
+def percent(fraction: float) -> str:
+    """0.375 -> "37.5", for ticks; three digits at most where the number is not round."""
+    return f"{100 * float(fraction):.3g}"
+
+
+def _words(label: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", str(label).casefold()))

@@ -1,0 +1,125 @@
+"""What a plan will cost: jobs, steps, disk, and the time, from a few steps that are really taken."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from datadiet import models
+from datadiet.data.batches import Batches
+from datadiet.data.dataset import Dataset
+from datadiet.data.order import Order
+from datadiet.engines import make
+from datadiet.flows.execute import engine_for
+from datadiet.flows.jobs import RunTask, folder_of, is_done
+from datadiet.flows.plan import Network, Setup
+from datadiet.numerics import Numerics
+from datadiet.task import classification
+from datadiet.training.checkpoint import make_optimizer
+from datadiet.training.evaluate import predict
+from datadiet.training.loop import Moment, train
+from datadiet.training.recipe import Recipe
+from datadiet.training.schedule import learning_rate
+
+SECONDS = 3.0  # spent on measuring, at most about
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of what is still to be done.
+
+    Args:
+        jobs: runs to train, of `planned`; the others are in the store.
+        steps: training steps of all jobs.
+        step_seconds: measured, of one job alone.
+        seconds: of wall time, with `workers` jobs side by side.
+        disk_bytes: of checkpoints and shards.
+    """
+
+    planned: int
+    jobs: int
+    steps: int
+    step_seconds: float
+    seconds: float
+    disk_bytes: int
+    workers: int
+    engine: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def estimate(
+    tasks: Sequence[tuple[str, RunTask]],
+    data: Dataset,
+    recipe: Recipe,
+    network: Network,
+    numerics: Numerics,
+    setup: Setup,
+) -> Estimate:
+    """Count what is missing of the tasks, and time a few steps and one scoring batch."""
+    pending = [(label, task) for label, task in tasks if not is_done(task, data)]
+    if not pending:
+        return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
+    steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
+    step_seconds, row_seconds = measure(recipe, data, numerics)
+    rows = sum(len(task.marks) * len(data) + len(task.evaluate) * len(data.test or ()) for _, task in pending)
+    name = engine_for(setup, pending)
+    with make(name, setup.workers, numerics.threads) as engine:
+        workers = 1 if name == "inline" else min(engine.workers, len(pending))
+    state = 2 * network.state_bytes + 30 * len(data)
+    disk = sum(
+        len(task.marks) * (state + 4 * len(data) * len(task.scores)) + (state if task.keep_last else 0)
+        for _, task in pending
+    )
+    disk += workers * state  # resume points
+    seconds = (steps * step_seconds + rows * row_seconds) / workers
+    return Estimate(len(tasks), len(pending), steps, step_seconds, seconds, disk, workers, name)
+
+
+def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, float]:
+    """Seconds of a training step and of scoring one example, on this machine as it is now."""
+    before = torch.get_num_threads()
+    random = torch.get_rng_state()
+    numerics.apply()
+    try:
+        device = torch.device(numerics.device)
+        model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args).to(device)
+        if numerics.channels_last and data.kind == "image":
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
+        order = Order(
+            np.arange(len(data)), recipe.batch_size, (0, "estimate", 0), pad=recipe.pad, flip=recipe.flip, device=device
+        )
+        moment = Moment(model, make_optimizer(model, recipe), 0, 1, order.steps_per_pass)
+        rate = learning_rate(recipe, len(data))
+
+        def steps(count: int) -> float:
+            start = time.perf_counter()
+            train(
+                moment, moment.step + count, batches=batches, order=order, rate=rate, task=classification,
+                autocast=numerics.autocast(),
+            )  # fmt: skip
+            return (time.perf_counter() - start) / count
+
+        steps(2)
+        first = steps(2)
+        step_seconds = steps(max(2, min(200, int(SECONDS / max(first, 1e-6)))))
+        rows = np.arange(min(len(data), numerics.scoring_batch))
+        start = time.perf_counter()
+        predict(model, batches, numerics, rows)
+        return step_seconds, (time.perf_counter() - start) / len(rows)
+    finally:
+        torch.set_num_threads(before)
+        torch.set_rng_state(random)
+
+
+def _latest(task: RunTask) -> int:
+    """The step from which a run would go on."""
+    steps = [step for step in folder_of(task).steps() if step <= task.until]
+    return max(steps, default=0)

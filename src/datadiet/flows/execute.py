@@ -1,0 +1,104 @@
+"""From tasks to results: skip what is done, hand the rest to an engine, come back to runs that another process held."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from datadiet import engines
+from datadiet.data.dataset import Dataset
+from datadiet.engines import Job
+from datadiet.errors import DatadietError, Interrupted
+from datadiet.flows.jobs import RunResult, RunTask, execute, is_done
+from datadiet.flows.plan import Setup
+from datadiet.flows.shared import share
+from datadiet.numerics import cores
+
+log = logging.getLogger(__name__)
+OnProgress = Callable[[engines.Progress], object]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What executing tasks came to: how many were done before, and how much was trained now."""
+
+    tasks: int
+    reused: int
+    steps: int
+    seconds: float
+
+
+def run_tasks(
+    tasks: Sequence[tuple[str, RunTask]], data: Dataset, setup: Setup, on_progress: OnProgress | None = None
+) -> Batch:
+    """Execute labelled tasks, all on one dataset.
+
+    One that fails leaves the others alone; when all have ended, the failures are raised as one error. A task whose run
+    another process holds is put off until the others are done, and then waited for.
+    """
+    pending = [(label, task) for label, task in tasks if not is_done(task, data)]
+    reused = len(tasks) - len(pending)
+    if reused:
+        log.info("%d of %d runs are in %s already", reused, len(tasks), setup.store)
+    steps, seconds = 0, 0.0
+    failures: dict[str, DatadietError] = {}
+    if pending:
+        threads = pending[0][1].numerics.threads
+        with engines.make(engine_for(setup, pending), setup.workers, threads) as engine:
+            card = share(data, engine)
+            waiting = False
+            while pending:
+                jobs = [
+                    Job(
+                        task.spec.name,
+                        execute,
+                        {"task": replace(task, data=card, wait=waiting)},
+                        label=label,
+                        steps=task.until,
+                    )
+                    for label, task in pending
+                ]
+                by_key = {task.spec.name: (label, task) for label, task in pending}
+                pending = []
+                for outcome in engine.run(jobs, on_progress):
+                    label, task = by_key[outcome.key]
+                    if outcome.error is not None:
+                        if outcome.traceback:
+                            log.error("%s\n%s", outcome.error, outcome.traceback)
+                        failures[label] = outcome.error
+                        continue
+                    result: RunResult = outcome.value
+                    if result.busy:
+                        log.info("%s is being worked on by another process", label)
+                        pending.append((label, task))
+                    steps, seconds = steps + result.trained, seconds + result.seconds
+                waiting = True
+    if failures:
+        _raise(failures, len(tasks))
+    return Batch(len(tasks), reused, steps, seconds)
+
+
+def engine_for(setup: Setup, pending: Sequence[tuple[str, RunTask]]) -> str:
+    """The engine's name: with "auto", processes where several jobs can run side by side on this machine."""
+    if setup.engine != "auto":
+        return setup.engine
+    numerics = pending[0][1].numerics
+    side_by_side = numerics.device == "cpu" and numerics.threads < cores() and len(pending) > 1
+    return "processes" if side_by_side else "inline"
+
+
+def _raise(failures: dict[str, DatadietError], total: int) -> None:
+    first_label, first = next(iter(failures.items()))
+    if isinstance(first, Interrupted):
+        raise first
+    others = f" ({len(failures)} of {total} runs failed)" if len(failures) > 1 else ""
+    kept = total - len(failures)
+    raise type(first)(
+        f"{first.what}{others}",
+        where=first.where or first_label,
+        fix="; ".join(
+            part for part in (first.fix, f"the other {kept} runs are done and kept" if kept else None) if part
+        )
+        or None,
+    ) from first

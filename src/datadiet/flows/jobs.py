@@ -1,0 +1,337 @@
+"""The job that every flow hands to an engine: train one run as far as is asked, and take what is asked of it.
+
+It does only what is missing. Scores at a step whose checkpoint exists train nothing; a later step continues from the
+newest state before it; results that are there and whole are left alone. Everything it finishes is on disk before the
+next thing begins, so that a killed job loses a minute at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from datadiet import models
+from datadiet.data.batches import Batches
+from datadiet.data.dataset import Dataset, Examples
+from datadiet.data.order import Order
+from datadiet.engines import Context
+from datadiet.errors import Interrupted
+from datadiet.flows.shared import DataCard, dataset_of
+from datadiet.numerics import Numerics
+from datadiet.scores import SCORES
+from datadiet.seeds import torch_seed
+from datadiet.store import Store
+from datadiet.store.runs import Point, RunFolder
+from datadiet.task import classification
+from datadiet.training.checkpoint import load_weights, make_optimizer, pack, part, unpack
+from datadiet.training.evaluate import predict
+from datadiet.training.loop import Moment, train
+from datadiet.training.observers import Ticker, Trajectories
+from datadiet.training.recipe import RunSpec
+from datadiet.training.schedule import learning_rate
+
+RESUME_EVERY = 60.0  # seconds of training between two resume points
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One run and what is asked of it.
+
+    Args:
+        spec: what the run is; its name is the run's name.
+        store: root of the store.
+        data: what is needed to find the dataset's arrays again in another process.
+        numerics: the environment, resolved when the job was planned.
+        until: the step to train to.
+        marks: steps at which scores are taken; each keeps a checkpoint.
+        scores: names of the scores.
+        rows: training rows of a subset; None for all.
+        evaluate: splits whose accuracy is taken at `until`: "test", "validation".
+        keep_last: whether the last step's checkpoint is kept too.
+        wait: whether to wait for another process that works on this run, or to return at once.
+        resume_every: seconds of training between two resume points.
+    """
+
+    spec: RunSpec
+    store: str
+    data: DataCard
+    numerics: Numerics
+    until: int
+    marks: tuple[int, ...] = ()
+    scores: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
+    evaluate: tuple[str, ...] = ()
+    keep_last: bool = False
+    wait: bool = False
+    resume_every: float = RESUME_EVERY
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a job did: `busy` when another process holds the run; else steps trained and scores taken now."""
+
+    name: str
+    busy: bool = False
+    trained: int = 0
+    taken: int = 0
+    seconds: float = 0.0
+
+
+def folder_of(task: RunTask) -> RunFolder:
+    return Store(task.store).run(task.spec.name, task.spec.to_json())
+
+
+def evaluation_key(split: str, examples: Examples) -> str:
+    """The name of an accuracy in the store: other examples or labels are another evaluation."""
+    return f"{split}-{examples.fingerprint.inputs}-{examples.fingerprint.labels}"
+
+
+def columns(scores: Sequence[str]) -> list[str]:
+    """The shards that scores make: their own and their further columns."""
+    return [column for name in scores for column in (name, *SCORES.get(name).columns)]
+
+
+def defined_at(scores: Sequence[str], step: int) -> list[str]:
+    """The scores that exist at a step: what follows training has seen nothing at step 0."""
+    return [name for name in scores if step > 0 or SCORES.get(name).needs != "trajectory"]
+
+
+def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
+    """For each mark the scores of which a shard is missing or damaged."""
+    out: dict[int, list[str]] = {}
+    for mark in task.marks:
+        names = [
+            name
+            for name in defined_at(task.scores, mark)
+            if not all(folder.has_shard(c, mark) for c in columns([name]))
+        ]
+        if names:
+            out[mark] = names
+    return out
+
+
+def is_done(task: RunTask, data: Dataset) -> bool:
+    """Whether everything the task asks for is in the store, whole."""
+    folder = folder_of(task)
+    if missing_marks(task, folder) or _missing_evaluations(task, folder, data):
+        return False
+    return not task.keep_last or task.until in folder.steps()
+
+
+def execute(context: Context, task: RunTask) -> RunResult:
+    """Do what is missing of a task; the function of every job."""
+    start = time.monotonic()
+    task.numerics.apply()
+    data = dataset_of(task.data, context)
+    folder = folder_of(task)
+    lock = folder.lock()
+    if not lock.try_acquire():
+        if not task.wait:
+            return RunResult(task.spec.name, busy=True)
+        context.progress(0, task.until, waiting=str(lock.holder() or "another process"))
+        while not lock.try_acquire():
+            if context.should_stop():
+                raise Interrupted("stopped while waiting for another process", where=folder.path)
+            time.sleep(0.2)
+    try:
+        trained, taken = _Work(context, task, data, folder).go()
+    finally:
+        lock.release()
+    return RunResult(task.spec.name, False, trained, taken, time.monotonic() - start)
+
+
+def _missing_evaluations(task: RunTask, folder: RunFolder, data: Dataset) -> list[str]:
+    return [
+        split
+        for split in task.evaluate
+        if folder.load_evaluation(evaluation_key(split, _split(data, split)), task.until) is None
+    ]
+
+
+def _split(data: Dataset, name: str) -> Examples:
+    examples = data.test if name == "test" else data.validation if name == "validation" else data.train
+    assert examples is not None, f"no {name} split"  # planned against the same dataset
+    return examples
+
+
+class _Work:
+    """A run in the making: the network and what watches it."""
+
+    def __init__(self, context: Context, task: RunTask, data: Dataset, folder: RunFolder) -> None:
+        self.context, self.task, self.data, self.folder = context, task, data, folder
+        recipe, spec = task.spec.recipe, task.spec
+        self.device = torch.device(task.numerics.device)
+        self.model: nn.Module = models.build(
+            recipe.model, data.input_shape, len(data.classes), seed=torch_seed(*spec.stream, "init"), **recipe.model_args
+        ).to(self.device)
+        if task.numerics.channels_last and data.kind == "image":
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, recipe)
+        # Dropout and the like draw from torch's own stream, which checkpoints hold.
+        torch.manual_seed(torch_seed(*spec.stream, "torch"))
+        self.batches = Batches(data.train, data, self.device, pad=recipe.pad, pad_mode=recipe.pad_mode)
+        rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)
+        self.order = Order(
+            rows,
+            recipe.batch_size,
+            spec.stream,
+            pad=recipe.pad if data.kind == "image" else 0,
+            flip=recipe.flip and data.kind == "image",
+            device=self.device,
+        )
+        self.moment = Moment(
+            self.model, self.optimizer, 0, recipe.steps_per_epoch(len(data)), self.order.steps_per_pass
+        )
+        self.watch = Trajectories(
+            {
+                name: entry.compute(len(data), self.device)
+                for name, entry in SCORES.items()
+                if entry.needs == "trajectory" and task.marks
+            }
+        )
+        self.forward: Any = torch.compile(self.model, dynamic=False) if task.numerics.compiled else None
+        self.trained = self.taken = 0
+
+    def go(self) -> tuple[int, int]:
+        missing = missing_marks(self.task, self.folder)
+        for mark in sorted(missing):
+            point = self.folder.load_checkpoint(mark)
+            if point is not None and self._serves(point, missing[mark]):
+                self._restore(point)
+                self._take(mark, missing.pop(mark))
+        evaluations = _missing_evaluations(self.task, self.folder, self.data)
+        last_kept = not self.task.keep_last or self.task.until in self.folder.steps()
+        if missing or evaluations or not last_kept:
+            self._train(missing, bool(evaluations) or not last_kept)
+            for split in evaluations:
+                self._evaluate(split)
+        self.folder.drop_resume()
+        return self.trained, self.taken
+
+    def _train(self, missing: dict[int, list[str]], to_the_end: bool) -> None:
+        goal = self.task.until if to_the_end else max(missing)
+        self._start(min(missing, default=goal))
+        told = [Ticker(self._tell, every=max(1, goal // 2000))]
+        rate = learning_rate(self.task.spec.recipe, len(self.data))
+        for stop in sorted({*missing, goal}):
+            while self.moment.step < stop:
+                until = time.monotonic() + self.task.resume_every
+                before = self.moment.step
+                train(
+                    self.moment,
+                    stop,
+                    batches=self.batches,
+                    order=self.order,
+                    rate=rate,
+                    task=classification,
+                    observers=[self.watch, *told] if self.watch.accumulators else told,
+                    forward=self.forward,
+                    autocast=self.task.numerics.autocast(),
+                    should_stop=lambda until=until: time.monotonic() > until or self.context.should_stop(),  # type: ignore[misc]
+                )
+                self.trained += self.moment.step - before
+                if self.moment.step < stop:
+                    self.folder.save_resume(self.moment.step, self._state())
+                    if self.context.should_stop():
+                        raise Interrupted(f"stopped at step {self.moment.step}", where=self.context.label)
+            if stop in missing or (stop == goal and self.task.keep_last):
+                self.folder.save_checkpoint(stop, self._state())
+            if stop in missing:
+                self._take(stop, missing[stop])
+        self._tell(goal)
+
+    def _start(self, at_most: int) -> None:
+        """Take up the newest state up to a step that has all that is needed, or the beginning."""
+        point = self.folder.latest(at_most)
+        if point is not None and not self._serves(point, list(self.task.scores)):
+            point = None
+        if point is not None:
+            self._restore(point)
+
+    def _serves(self, point: Point, names: Sequence[str]) -> bool:
+        """Whether a state has what the trajectory scores among `names` have seen; one registered later has not."""
+        needed = [name for name in names if SCORES.get(name).needs == "trajectory"]
+        return all(
+            any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors) for name in needed
+        )
+
+    def _restore(self, point: Point) -> None:
+        where = f"{self.folder.path}, step {point.step}"
+        tensors = {name: value.to(self.device) for name, value in point.tensors.items()}
+        unpack(tensors, self.model, self.optimizer, where=where)
+        seen = part(tensors, "observer/trajectories/")
+        kept = {name: a for name, a in self.watch.accumulators.items() if any(k.startswith(f"{name}/") for k in seen)}
+        self.watch.accumulators = kept
+        self.watch.load(seen)
+        self.moment.step = point.step
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return pack(self.model, self.optimizer, {"trajectories": self.watch.state()})
+
+    def _take(self, step: int, names: Sequence[str]) -> None:
+        """Compute scores of the network as it is, and keep each as a shard."""
+        found: dict[str, torch.Tensor] = {}
+        labels = self.batches.labels
+        logits: torch.Tensor | None = None
+        followed = self.watch.result()
+        for name in names:
+            entry = SCORES.get(name)
+            if entry.needs == "trajectory":
+                found.update({column: followed[column] for column in columns([name])})
+            elif entry.needs == "logits":
+                if logits is None:
+                    logits = predict(self.model, self.batches, self.task.numerics)
+                found[name] = entry.compute(logits, labels)
+            else:
+                found[name] = _by_model(entry.compute, self.model, self.batches, self.task.numerics)
+        meta = {"fingerprint": str(self.data.train.fingerprint), "numerics": self.task.numerics.to_json()}
+        for name, values in found.items():
+            self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), meta)
+            self.taken += 1
+
+    def _evaluate(self, split: str) -> None:
+        examples = _split(self.data, split)
+        batches = Batches(examples, self.data, self.device)
+        logits = predict(self.model, batches, self.task.numerics)
+        correct = classification.correct(logits, batches.labels)
+        loss = classification.loss(logits, batches.labels)
+        self.folder.save_evaluation(
+            evaluation_key(split, examples),
+            self.moment.step,
+            {
+                "accuracy": float(correct.double().mean()),
+                "loss": float(loss.double().mean()),
+                "examples": len(examples),
+                "numerics": self.task.numerics.to_json(),
+            },
+        )
+
+    def _tell(self, step: int) -> None:
+        self.context.progress(step, self.task.until)
+
+
+def _by_model(compute: Any, model: nn.Module, batches: Batches, numerics: Numerics) -> torch.Tensor:
+    """A score of the network itself (a gradient norm), batch by batch over all rows."""
+    size = min(numerics.scoring_batch, 128)
+    out = []
+    for start in range(0, len(batches), size):
+        rows = torch.arange(start, min(start + size, len(batches)), device=batches.device)
+        count = len(rows)
+        if count < size:  # every pass has one shape, so that a row's value depends on no other
+            rows = torch.cat([rows, rows[:1].expand(size - count)])
+        out.append(compute(model, batches.inputs(rows), batches.labels[rows])[:count])
+    return torch.cat(out)
+
+
+def load_network(task_spec: RunSpec, point: Point, data: Dataset) -> nn.Module:
+    """The network of a run at a checkpoint, in eval mode on the CPU."""
+    recipe = task_spec.recipe
+    model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
+    load_weights(model, point.tensors)
+    return model.eval()

@@ -1,0 +1,205 @@
+"""Planning: which recipe, which numeric environment, what a network costs, and everything that can be refused early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datadiet import models
+from datadiet.data.batches import Batches
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError, unknown
+from datadiet.numerics import Numerics, resolve
+from datadiet.scores import SCORES
+from datadiet.steps import Step
+from datadiet.store import Store
+from datadiet.store.files import read_json, write_json
+from datadiet.training.presets import PRESETS, Preset
+from datadiet.training.recipe import Recipe
+
+DEFAULT_STORE = "datadiet-runs"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how jobs execute; nothing in it changes what a run is.
+
+    Args:
+        store: folder of the runs, shared by all commands of a project.
+        engine: "inline", "processes", or "auto": processes where several small jobs can share the cores.
+        workers: how many jobs run at a time; default as many as the cores can serve.
+        device: "auto", "cpu", "cuda", "mps".
+        threads: of one job; default 1 for small networks, else all cores.
+        precision: "auto", "float32", "bfloat16" (training only; scores are taken in float32).
+        compile: "auto", "on", "off".
+    """
+
+    store: str | Path = DEFAULT_STORE
+    engine: str = "auto"
+    workers: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    precision: str = "auto"
+    compile: str = "auto"
+
+    @classmethod
+    def of(cls, given: Setup | Mapping[str, Any] | None) -> Setup:
+        if given is None:
+            return cls()
+        if isinstance(given, Setup):
+            return given
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise unknown("setting", name, known, where="setup")
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a recipe's network is on a dataset: its weights, the bytes of its state, and a forward pass's work."""
+
+    parameters: int
+    state_bytes: int
+    work: float  # multiply-adds of a forward pass of one example
+    weights: str | None  # fingerprint of the initial weights, for a user's own model
+
+
+def preset_for(data: Dataset, name: str | None = None) -> tuple[str, Preset]:
+    """The preset of a name, else the one for small machines that fits the data."""
+    if name is None:
+        fitting = "tokens"
+        if data.kind == "table":
+            fitting = "table-small"
+        elif data.kind == "image":
+            if data.name == "digits":
+                fitting = "digits"
+            elif data.input_shape == (3, 32, 32):
+                fitting = "cifar10-small"
+            else:
+                fitting = "images-small"
+        if fitting not in PRESETS:
+            raise DatadietError(
+                f"no preset fits {data.kind} inputs", where=data.name, fix="say --recipe FILE with a model of your own"
+            )
+        name = fitting
+    return name, PRESETS.get(name, where="--preset")
+
+
+def recipe_for(
+    data: Dataset,
+    *,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    preset: str | None = None,
+    model: str | None = None,
+    steps: str | None = None,
+) -> Recipe:
+    """The recipe that the arguments say: the preset's, changed by the file or mapping, changed by `model`, `steps`."""
+    if isinstance(recipe, Recipe):
+        out = recipe
+    else:
+        base = preset_for(data, preset)[1].recipe
+        if recipe is None:
+            out = base
+        elif isinstance(recipe, Mapping):
+            out = Recipe.from_json(recipe, base=base)
+        else:
+            out = Recipe.from_file(recipe, base=base)
+    if model is not None and model != out.model:
+        out = out.with_(model=model, model_args={})
+    if steps is not None:
+        out = out.with_(steps=steps)
+    if data.kind != "image" and (out.pad or out.flip):
+        out = out.with_(pad=0, flip=False)
+    return out
+
+
+def marks_for(recipe: Recipe, data: Dataset, at: Sequence[str | int]) -> list[int]:
+    """Steps at which scores are taken, ascending; each must lie within the run."""
+    horizon, per_epoch = recipe.horizon(len(data)), recipe.steps_per_epoch(len(data))
+    out = set()
+    for text in at:
+        step = Step.parse(text, where="--at").resolve(per_epoch)
+        if step > horizon:
+            raise DatadietError(
+                f"{text} is step {step:,}, and the run has {horizon:,} ({recipe.steps})",
+                where="--at",
+                fix="take scores earlier, or lengthen the run with --steps",
+            )
+        out.add(step)
+    if not out:
+        raise DatadietError("no step is given at which scores are taken", where="--at", fix='say "4ep"')
+    return sorted(out)
+
+
+def check_scores(names: Sequence[str], marks: Sequence[int]) -> list[str]:
+    """The scores, each known and defined at one of the steps at least."""
+    for name in names:
+        entry = SCORES.get(name, where="--score")
+        if entry.needs == "trajectory" and not any(marks):
+            raise DatadietError(
+                f"{name} follows training and is undefined at step 0", where="--score", fix="take it later"
+            )
+    if not names:
+        raise DatadietError("no score is asked for", where="--score", fix=f"one of {', '.join(SCORES)}")
+    return list(dict.fromkeys(names))
+
+
+def inspect(recipe: Recipe, data: Dataset) -> Network:
+    """Build the network once, run two examples through it, and count. Refuses one that does not fit the data."""
+    model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
+    batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
+    sample = batches.inputs(torch.arange(min(2, len(data))))
+    models.check_output(model, sample, len(data.classes))
+    parameters = sum(p.numel() for p in model.parameters())
+    state = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    weights = models.weights_fingerprint(model) if models.is_foreign(recipe.model) else None
+    return Network(parameters, state, _work(model, sample), weights)
+
+
+def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -> Numerics:
+    """The numeric environment of every job of this recipe on this data."""
+    return resolve(
+        device=setup.device,
+        threads=setup.threads,
+        precision=setup.precision,
+        compile=setup.compile,
+        work=3 * network.work * recipe.batch_size,
+        steps=recipe.horizon(len(data)),
+    )
+
+
+def check_code(recipe: Recipe, network: Network, store: Store) -> None:
+    """Refuse a user's model whose code changed, though its initial weights did not, since its runs were made."""
+    if network.weights is None:
+        return
+    code = models.code_fingerprint(recipe.model)
+    file = store.root / "models" / f"{network.weights}.json"
+    if not file.exists():
+        write_json(file, {"model": recipe.model, "code": code})
+    elif read_json(file)["code"] != code:
+        raise DatadietError(
+            f"the code of {recipe.model} changed since its runs in this store were made",
+            where=store.root,
+            fix="use another --store for the new code, or take the change back",
+        )
+
+
+def _work(model: torch.nn.Module, sample: Any) -> float:
+    """Multiply-adds of a forward pass of one example."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**sample) if isinstance(sample, dict) else model(sample)
+    finally:
+        model.train(was)
+    size = len(next(iter(sample.values()))) if isinstance(sample, dict) else len(sample)
+    return counter.get_total_flops() / 2 / size
+

@@ -1,0 +1,228 @@
+"""`run`: the main job. Score, select, retrain, compare, and draw it, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import datadiet.data as data_room
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError
+from datadiet.flows.compare import FULL, Comparison, ComparePlan, execute_compare, percent, plan_compare
+from datadiet.flows.execute import OnProgress
+from datadiet.flows.plan import Setup, preset_for
+from datadiet.flows.score import ScorePlan, execute_score, plan_score
+from datadiet.flows.select import save_subset, select
+from datadiet.flows.tune import Tuned, tune_window, tuned_name
+from datadiet.scores import ScoreTable
+from datadiet.selection import Subset
+from datadiet.store.files import writable_folder, write_json
+from datadiet.training.recipe import Recipe
+
+POLICIES = ("hardest", "easiest", "window")  # random subsets stand beside every comparison
+SPARED = 0.1  # part of the data that the window leaves out at the top, where there is room
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the main job came to."""
+
+    data: Dataset
+    table: ScoreTable
+    subsets: Mapping[str, Subset]
+    comparison: Comparison | None
+    tuned: Tuned | None
+    out: Path
+    files: tuple[Path, ...] = field(default=())
+
+    def detection(self) -> dict[str, float]:
+        """AUROC of every score as a detector of corrupted labels, at its last step; empty without noise."""
+        from datadiet.scores import SCORES
+
+        if self.table.corrupted is None or not self.table.corrupted.any():
+            return {}
+        return {name: self.table.auroc(name, self.table.steps(name)[-1]) for name in self.table.names if name in SCORES}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "what": "run",
+            "dataset": self.data.name,
+            "out": str(self.out),
+            "comparison": None if self.comparison is None else self.comparison.to_json(),
+            "tuned": None if self.tuned is None else self.tuned.to_json(),
+            "auroc": self.detection(),
+            "files": [str(file) for file in self.files],
+        }
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The scoring, and what will be selected by it."""
+
+    scoring: ScorePlan
+    by: str
+    at: int
+    keeps: tuple[float, ...]
+    policies: tuple[str, ...]
+    retrain_runs: int
+    tune: bool
+    out: Path
+
+    @property
+    def subset_names(self) -> list[str]:
+        return [subset_name(self.by, policy, keep) for keep in self.keeps for policy in self.policies]
+
+    def retraining_runs(self) -> int:
+        """Retraining runs, full data and random included; the grid of a tuned window is not counted."""
+        return self.retrain_runs * (len(self.subset_names) + len(self.keeps) + 1)
+
+
+def subset_name(by: str, policy: str, keep: float) -> str:
+    return f"{by} {policy} {percent(keep)}"
+
+
+def plan_run(
+    data: Any = "digits",
+    *,
+    by: str | None = None,
+    keeps: Sequence[float] | None = None,
+    policies: Sequence[str] = POLICIES,
+    retrain_runs: int = 4,
+    tune: bool = False,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    **scoring: Any,
+) -> RunPlan:
+    """Resolve and check all that `run` was asked, and train nothing. Arguments as of `run`."""
+    data = data_room.load(data)
+    if data.test is None:
+        raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
+    plan = plan_score(data, preset=preset, **scoring)
+    keeps = tuple(keeps if keeps else preset_for(data, preset)[1].keeps)
+    for keep in keeps:
+        if not 0 < keep <= 1:
+            raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
+    by = by or plan.scores[0]
+    if by not in plan.scores:
+        raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
+    if tune and data.validation is None:
+        data.with_validation(0.2)
+    if retrain_runs < 1:
+        raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
+    folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
+    return RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), retrain_runs, tune, folder)
+
+
+def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **options: Any) -> Result:
+    """The whole flow on one dataset.
+
+    Args:
+        data: a Dataset, or anything that `datadiet.load` takes.
+        options: `by` (the score that selects; default the first), `keeps`, `policies`, `retrain_runs`, `tune` (choose a
+            window on a validation split), `out`, and everything that `score` takes.
+
+    Returns:
+        A Result; its folder holds the scores, the subsets, `comparison.json` and the figures.
+    """
+    return execute_run(plan_run(data, **options), on_progress)
+
+
+def execute_run(plan: RunPlan, on_progress: OnProgress | None = None) -> Result:
+    """Do what a plan says."""
+    writable_folder(plan.out)
+    scoring = plan.scoring
+    data = scoring.data
+    table = execute_score(scoring, plan.out / "scores", on_progress)
+    subsets = subsets_of(plan, table)
+    files: list[Path] = [plan.out / "scores" / "scores.parquet"]
+    for name, subset in subsets.items():
+        files.append(save_subset(subset, plan.out / "subsets" / f"{_slug(name)}.safetensors"))
+    comparison = execute_compare(comparing(plan, subsets), plan.out, on_progress)
+    files.append(plan.out / "comparison.json")
+    tuned = None
+    if plan.tune:
+        tuned = tune_window(
+            data,
+            table,
+            plan.by,
+            keeps=(0.5,) if 0.5 in plan.keeps else plan.keeps[:1],
+            at=f"{plan.at}it",
+            test_runs=plan.retrain_runs,
+            seed=scoring.seed,
+            setup=scoring.setup,
+            on_progress=on_progress,
+        )
+        name = tuned_name(tuned.keep, tuned.offset)
+        files.append(save_subset(tuned.subset, plan.out / "subsets" / f"{_slug(name)}.safetensors"))
+        write_json(plan.out / "tuned.json", tuned.to_json())
+        files.append(plan.out / "tuned.json")
+    files += _figures(plan, table, comparison, tuned)
+    return Result(data, table, subsets, comparison, tuned, plan.out, tuple(files))
+
+
+def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:
+    """Every keep by every policy, as the plan says."""
+    subsets: dict[str, Subset] = {}
+    for keep in plan.keeps:
+        for policy in plan.policies:
+            options = {"offset": window_offset(keep)} if policy == "window" else {}
+            name = subset_name(plan.by, policy, keep)
+            subsets[name] = select(
+                table, plan.by, keep, policy, at=f"{plan.at}it", seed=plan.scoring.seed, **options
+            )
+    return subsets
+
+
+def comparing(plan: RunPlan, subsets: Mapping[str, Any]) -> ComparePlan:
+    scoring = plan.scoring
+    return plan_compare(
+        scoring.data,
+        subsets,
+        runs=plan.retrain_runs,
+        recipe=scoring.recipe,
+        seed=scoring.seed,
+        setup=scoring.setup,
+    )
+
+
+def window_offset(keep: float) -> float:
+    """Where the window starts so that the top tenth is left out, as far as there is room."""
+    return round(max(0.0, 1 - keep - SPARED), 9)
+
+
+def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tuned | None) -> list[Path]:
+    from datadiet import figures
+
+    data, by = plan.scoring.data, plan.by
+    curves: dict[str, dict[float, Any]] = {}
+    for row in comparison.rows:
+        if row.name == FULL:
+            continue
+        policy = row.name.rsplit(" ", 1)[0].removeprefix(f"{by} ")
+        curves.setdefault(policy, {})[row.keep] = np.asarray(row.accuracies)
+    out = []
+    keep_figure = figures.accuracy_against_keep(
+        curves, full=np.asarray(comparison[FULL].accuracies), title=f"{data.name}: kept by {by} at step {plan.at}"
+    )
+    out += figures.save(keep_figure, plan.out / "accuracy")
+    titles = {f"{by}, step {step}": table.mean(by, step) for step in table.steps(by)}
+    out += figures.save(figures.score_histograms(titles, corrupted=table.corrupted), plan.out / "scores")
+    if data.kind == "image":
+        picture = figures.gallery(
+            data.gather, data.labels, table.difficulty(by, plan.at), data.classes, corrupted=table.corrupted
+        )
+        out += figures.save(picture, plan.out / "gallery")
+    if tuned is not None:
+        grid: dict[float, dict[float, Any]] = {}
+        for keep, offset, row in tuned.grid:
+            grid.setdefault(keep, {})[offset] = np.asarray(row.accuracies)
+        out += figures.save(figures.windows(grid, chosen=(tuned.keep, tuned.offset)), plan.out / "window")
+    return out
+
+
+def _slug(name: str) -> str:
+    return name.replace("%", "").replace(" ", "-")

@@ -1,0 +1,301 @@
+"""`score`: train K runs for a short while, look at every example, average."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import datadiet.data as data_room
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError
+from datadiet.flows.execute import OnProgress, run_tasks
+from datadiet.flows.jobs import RunTask, columns, defined_at, folder_of
+from datadiet.flows.plan import (
+    Network,
+    Setup,
+    check_code,
+    check_scores,
+    environment,
+    inspect,
+    marks_for,
+    preset_for,
+    recipe_for,
+)
+from datadiet.flows.shared import DataCard
+from datadiet.numerics import Numerics
+from datadiet.scores import ScoreTable, load_table
+from datadiet.scores.export import SCHEMA, shard_path
+from datadiet.steps import Step
+from datadiet.store import Store
+from datadiet.store.files import Damaged, read_json, read_tensors, writable_folder, write_json, write_tensors
+from datadiet.training.recipe import Recipe, RunSpec
+
+log = logging.getLogger(__name__)
+
+IDENTITY = ("fingerprint", "recipe", "seed", "weights")  # what two scorings must share to be one
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """Everything a scoring job is, before a step of it is taken."""
+
+    data: Dataset
+    recipe: Recipe
+    scores: list[str]
+    marks: list[int]
+    runs: int
+    seed: int
+    network: Network
+    numerics: Numerics
+    setup: Setup
+    tasks: list[tuple[str, RunTask]]
+
+    @property
+    def asked(self) -> list[tuple[str, int]]:
+        """(score or column, step) of every shard of a run."""
+        return [(column, mark) for mark in self.marks for column in columns(defined_at(self.scores, mark))]
+
+
+def plan_score(
+    data: Any,
+    *,
+    model: str | None = None,
+    scores: Sequence[str] | None = None,
+    runs: int | None = None,
+    at: str | int | Sequence[str | int] | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    preset: str | None = None,
+    steps: str | None = None,
+    seed: int = 0,
+    setup: Setup | Mapping[str, Any] | None = None,
+) -> ScorePlan:
+    """Resolve and check all that `score` was asked, and train nothing. Arguments as of `score`."""
+    data, setup = data_room.load(data), Setup.of(setup)
+    chosen = recipe_for(data, recipe=recipe, preset=preset, model=model, steps=steps)
+    defaults = None
+    if runs is None or at is None or scores is None:
+        defaults = preset_for(data, preset)[1]
+    runs = runs if runs is not None else defaults.runs  # type: ignore[union-attr]
+    if runs < 1:
+        raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    if at is None:
+        per, horizon = chosen.steps_per_epoch(len(data)), chosen.horizon(len(data))
+        at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
+    marks = marks_for(chosen, data, [at] if isinstance(at, (str, int)) else at)
+    names = check_scores(list(scores) if scores is not None else list(defaults.scores), marks)  # type: ignore[union-attr]
+    network = inspect(chosen, data)
+    numerics = environment(chosen, data, network, setup)
+    card = DataCard.of(data)
+    tasks = []
+    for run in range(runs):
+        spec = RunSpec(
+            recipe=chosen,
+            dataset=data.fingerprint,
+            seed=seed,
+            run=run,
+            purpose="score",
+            noise=None if data.noise is None else data.noise.describe(),
+            weights=network.weights,
+        )
+        task = RunTask(
+            spec, str(setup.store), card, numerics, until=max(marks), marks=tuple(marks), scores=tuple(names)
+        )
+        tasks.append((f"scoring run {run}", task))
+    return ScorePlan(data, chosen, names, marks, runs, seed, network, numerics, setup, tasks)
+
+
+def marks_fit(at: str, per_epoch: int, horizon: int) -> bool:
+    """Whether a step lies within a run."""
+    return Step.parse(at).resolve(per_epoch) <= horizon
+
+
+def score(
+    data: Any,
+    model: str | None = None,
+    scores: Sequence[str] | None = None,
+    runs: int | None = None,
+    at: str | int | Sequence[str | int] | None = None,
+    out: str | Path | None = None,
+    *,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    preset: str | None = None,
+    steps: str | None = None,
+    seed: int = 0,
+    setup: Setup | Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+) -> ScoreTable:
+    """Scores of every training example, from `runs` independent short runs.
+
+    Args:
+        data: a Dataset, or anything that `datadiet.load` takes.
+        model: a registered network, or "package.module:function"; default the recipe's.
+        scores: names of scores; default the preset's.
+        runs: how many networks are averaged.
+        at: step or steps at which scores are taken ("0", "780it", "4ep").
+        out: a folder for `manifest.json`, the shards and `scores.parquet`; one that holds this very scoring is
+            added to, one that holds another is an error.
+        recipe: a Recipe, a mapping of its fields, or a JSON/TOML file; over the preset's.
+        preset: a recipe by name; default the small one for this kind of data.
+        steps: the horizon of the learning rate schedule, which is no stop.
+        seed: of all random streams of the runs.
+        setup: where and how jobs execute (`Setup`).
+        on_progress: called with the progress of jobs.
+
+    Returns:
+        A ScoreTable. What is in the store already is not computed again.
+    """
+    plan = plan_score(
+        data, model=model, scores=scores, runs=runs, at=at, recipe=recipe, preset=preset, steps=steps, seed=seed, setup=setup
+    )
+    return execute_score(plan, out, on_progress)
+
+
+def execute_score(
+    plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None
+) -> ScoreTable:
+    """Do what a plan says."""
+    folder = None if out is None else Path(out)
+    before: dict[str, Any] = {}
+    if folder is not None:
+        before = check_folder(folder, plan)
+        writable_folder(folder)
+    store = Store(plan.setup.store)
+    writable_folder(store.root)
+    check_code(plan.recipe, plan.network, store)
+    run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
+    table = _from_store(plan)
+    if folder is not None:
+        _write(folder, plan, table, before)
+    return table
+
+
+def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
+    """The manifest that is in a scoring folder, if it is of this very scoring; {} where there is none."""
+    file = folder / "manifest.json"
+    if not file.exists():
+        return {}
+    manifest = read_json(file, schema=SCHEMA)
+    mine = _identity(plan)
+    differ = [key for key in IDENTITY if manifest.get(key) != mine[key]]
+    if manifest.get("what") != "scores" or differ:
+        raise DatadietError(
+            f"holds another job's results (other {', '.join(differ) or 'kind'})",
+            where=folder,
+            fix="choose another --out, or move that folder away",
+        )
+    return manifest
+
+
+def _identity(plan: ScorePlan) -> dict[str, Any]:
+    return {
+        "fingerprint": plan.data.fingerprint,
+        "recipe": plan.recipe.to_json(),
+        "seed": plan.seed,
+        "weights": plan.network.weights,
+    }
+
+
+def _from_store(plan: ScorePlan) -> ScoreTable:
+    """The table over the store's shards, with its provenance."""
+    folders = [folder_of(task) for _, task in plan.tasks]
+    environments: list[dict[str, Any]] = []
+    for folder in folders:
+        found = folder.load_shard(*plan.asked[0])
+        assert found is not None, "a finished job left no shard"
+        if found[1].get("numerics") not in environments:
+            environments.append(found[1].get("numerics"))
+    if len(environments) > 1:
+        log.warning(
+            "these runs were made in %d numeric environments; equal to the last bits they are not", len(environments)
+        )
+    data = plan.data
+    manifest = {
+        "what": "scores",
+        **_identity(plan),
+        "dataset": data.name,
+        "source": dict(data.source),
+        "examples": len(data),
+        "classes": list(data.classes),
+        "noise": None if data.noise is None else data.noise.describe(),
+        "validation": None if data.cut is None else list(data.cut),
+        "runs": plan.runs,
+        "steps_per_epoch": plan.recipe.steps_per_epoch(len(data)),
+        "horizon": plan.recipe.horizon(len(data)),
+        "columns": [[name, step, plan.runs] for name, step in plan.asked],
+        "run_names": [task.spec.name for _, task in plan.tasks],
+        "numerics": environments,
+        "ids": data.train.ids is not None,
+    }
+    return ScoreTable(
+        shards={
+            key: [partial(_load, folder, *key) for folder in folders] for key in plan.asked
+        },
+        labels=data.labels,
+        fingerprint=data.fingerprint,
+        steps_per_epoch=manifest["steps_per_epoch"],
+        corrupted=data.corrupted if data.noise is not None else None,
+        chosen=data.chosen if data.noise is not None else None,
+        ids=data.train.ids,
+        rows=data.rows,
+        classes=data.classes,
+        provenance=manifest,
+    )
+
+
+def _load(folder: Any, name: str, step: int) -> np.ndarray:
+    found = folder.load_shard(name, step)
+    if found is None:
+        raise DatadietError(f"the shard {name} at step {step} is gone", where=folder.path, fix="run the command again")
+    values: np.ndarray = found[0]
+    return values
+
+
+def _whole(file: Path) -> bool:
+    """Whether a shard is there and matches its checksum."""
+    if not file.exists():
+        return False
+    try:
+        read_tensors(file)
+    except Damaged as error:
+        log.warning("%s %s, redoing it", file, error.what)
+        return False
+    return True
+
+
+def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str, Any]) -> None:
+    """The scoring folder: shards first, the manifest that names them after, then the export."""
+    data = plan.data
+    for run, (_, task) in enumerate(plan.tasks):
+        source = folder_of(task)
+        for name, step in plan.asked:
+            target = shard_path(folder, run, name, step)
+            if not _whole(target):
+                write_tensors(target, {"values": _load(source, name, step)}, {"run": source.name})
+    arrays = {"labels": data.labels}
+    if data.noise is not None:
+        arrays |= {"corrupted": data.corrupted, "chosen": data.chosen, "original": data.original_labels}
+    if data.rows is not None:
+        arrays["rows"] = data.rows
+    write_tensors(folder / "examples.safetensors", arrays, {"fingerprint": data.fingerprint})
+    manifest = dict(table.provenance)
+    known = {(name, step): runs for name, step, runs in before.get("columns", [])}
+    for name, step, runs in manifest["columns"]:
+        known[(name, step)] = max(runs, known.get((name, step), 0))
+    manifest["columns"] = [[name, step, runs] for (name, step), runs in sorted(known.items())]
+    manifest["runs"] = max(plan.runs, before.get("runs", 0))
+    if len(before.get("run_names", [])) > len(manifest["run_names"]):
+        manifest["run_names"] = before["run_names"]
+    whole = table
+    if len(known) > len(plan.asked) or manifest["runs"] > plan.runs:
+        write_json(folder / "manifest.json", manifest, schema=SCHEMA)
+        whole = load_table(folder)
+        object.__setattr__(whole, "ids", data.train.ids)
+    whole.to_parquet(folder / "scores.parquet")
+    write_json(folder / "manifest.json", manifest, schema=SCHEMA)
+    object.__setattr__(table, "path", folder)

@@ -1,0 +1,65 @@
+"""`train`: one recipe on all data or a subset, with the final weights kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datadiet.errors import DatadietError
+from datadiet.flows.compare import FULL, Comparison, ComparePlan, execute_compare, plan_compare
+from datadiet.flows.execute import OnProgress
+from datadiet.flows.jobs import folder_of
+from datadiet.store.files import writable_folder, write_tensors
+from datadiet.training.checkpoint import part
+
+
+def plan_train(data: Any, subset: Any = None, *, runs: int = 1, **plan: Any) -> ComparePlan:
+    """Resolve and check a training; arguments as of `compare`."""
+    if subset is None:
+        return plan_compare(data, {}, runs=runs, baselines=("full",), keep_last=True, **plan)
+    name = Path(subset).stem if isinstance(subset, (str, Path)) else "subset"
+    return plan_compare(data, {name: subset}, runs=runs, baselines=(), keep_last=True, **plan)
+
+
+def execute_train(
+    plan: ComparePlan, out: str | Path, on_progress: OnProgress | None = None
+) -> tuple[Comparison, list[Path]]:
+    """Train, and write `weights-<run>.safetensors` (a state dict) and `comparison.json` to a folder."""
+    folder = Path(out)
+    writable_folder(folder)
+    result = execute_compare(plan, folder, on_progress)
+    files = []
+    for run, (_, task) in enumerate(plan.tasks):
+        point = folder_of(task).load_checkpoint(plan.until)
+        if point is None:
+            raise DatadietError("the last checkpoint is gone", where=folder_of(task).path, fix="run the command again")
+        file = folder / f"weights-{run}.safetensors"
+        write_tensors(file, part(point.tensors, "model/"), {"what": "weights", "recipe": plan.recipe.to_json()})
+        files.append(file)
+    return result, files
+
+
+def train(
+    data: Any,
+    subset: Any = None,
+    *,
+    out: str | Path,
+    runs: int = 1,
+    on_progress: OnProgress | None = None,
+    **plan: Any,
+) -> tuple[Comparison, list[Path]]:
+    """Train `runs` networks on all of `data` or a subset of it.
+
+    Args:
+        data: a Dataset, or anything that `datadiet.load` takes.
+        subset: Subset, row indices, mask or file; None for all.
+        out: the folder for weights and accuracies.
+        plan: `recipe`, `preset`, `model`, `steps`, `seed`, `setup`.
+
+    Returns:
+        The accuracies, and the files of the weights.
+    """
+    return execute_train(plan_train(data, subset, runs=runs, **plan), out, on_progress)
+
+
+__all__ = ["FULL", "execute_train", "plan_train", "train"]

@@ -1,0 +1,245 @@
+"""Convolutions: y_{o,p} = Σ_{c,κ} W_{o,c,κ} x_{c, p·stride + κ·dilation} + b_o, x already padded.
+
+    dW_{o,c,κ} = Σ_p g_{o,p} x_{c, p·stride + κ·dilation}          db_o = Σ_p g_{o,p}
+
+With P output positions, Q padded input positions, K kernel offsets, three exact forms of ‖dW‖²:
+
+    weight form    one matrix product an example, g (O × P) by the patches (P × K·C): P·K·C·O multiplications.
+                   On the CPU with few channels, the library's own weight gradient with an example a group.
+    Gram form      Σ_{p,q} (G Gᵀ)_{pq} S_{pq}, where S_{pq} = Σ_κ ⟨x_{p+κ}, x_{q+κ}⟩ are sums of shifted entries
+                   of one Gram matrix of pixels: Q²·C + P²·O multiplications; cheap where the map is small.
+    outer product  P = 1, or 1×1 kernels: a linear layer on positions.
+
+A transposed convolution's weight gradient is that of a convolution from its output to its input: x and g swap.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datadiet.gradients.linear import outer_norms
+from datadiet.gradients.rules import Rule, gather, pieces, register_rule, square_sum
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How output positions look at the padded input; one number a spatial dimension."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def span(self, axis: int, count: int) -> int:
+        """Input positions from the first to the last that `count` outputs at one kernel offset touch."""
+        return (count - 1) * self.stride[axis] + 1
+
+
+def _crop(x: Tensor, out: Sequence[int], geo: Geometry) -> Tensor:
+    # A stride may leave pixels at the far edge that no output sees.
+    for axis, count in enumerate(out):
+        need = geo.span(axis, count) + (geo.kernel[axis] - 1) * geo.dilation[axis]
+        if x.shape[2 + axis] > need:
+            x = x.narrow(2 + axis, 0, need)
+    return x
+
+
+def _patches(x: Tensor, out: Sequence[int], geo: Geometry) -> Tensor:
+    """(B, C, *Q) -> (B, C, *P, *kernel), a view."""
+    spatial = x.stride()[2:]
+    moves = [s * step for s, step in zip(spatial, geo.stride, strict=True)]
+    looks = [s * step for s, step in zip(spatial, geo.dilation, strict=True)]
+    shape = (*x.shape[:2], *out, *geo.kernel)
+    return x.as_strided(shape, (*x.stride()[:2], *moves, *looks), x.storage_offset())
+
+
+def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """The weight gradients themselves.
+
+    Args:
+        x: (B, C, *Q), padded.
+        g: (B, O, *P).
+
+    Returns:
+        (B, O, C / groups, *kernel).
+    """
+    count, channels, high = x.shape[0], x.shape[1], g.shape[1]
+    out = g.shape[2:]
+    taps = math.prod(geo.kernel)
+    view = _patches(_crop(x, out, geo), out, geo)
+    rows = view.reshape(count * geo.groups, channels // geo.groups, math.prod(out), taps)
+    rows = rows.permute(0, 2, 1, 3).reshape(count * geo.groups, math.prod(out), -1)
+    left = g.reshape(count * geo.groups, high // geo.groups, -1)
+    weight = torch.bmm(left, rows)
+    return weight.reshape(count, high, channels // geo.groups, *geo.kernel)
+
+
+def correlate_norms(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """‖dW‖² of every example, (B,), by the cheapest exact form; shapes as in `correlate`."""
+    out = g.shape[2:]
+    x = _crop(x, out, geo)
+    count, channels, high = x.shape[0], x.shape[1] // geo.groups, g.shape[1] // geo.groups
+    places, pixels, taps = math.prod(out), math.prod(x.shape[2:]), math.prod(geo.kernel)
+    if geo.groups > 1 and channels == 1:
+        return _depthwise(x, g, geo)
+    if taps == 1 or places == 1:
+        return _as_linear(x, g, geo)
+    # Measured on two AVX-512 cores: an entry that is written and read again costs as much as ~30 (weight form, large
+    # matrices) or ~150 (Gram form, several passes) multiplications inside a matrix product.
+    weight = taps * channels * high * (places + 30)
+    gram = pixels * pixels * (channels + 150) + places * places * high
+    device = x.device
+    if gram < weight:
+        each = 4 * geo.groups * (pixels * pixels * 2.5 + places * places)
+        parts = [_gram(x[part], g[part], geo) for part in pieces(count, each, device)]
+    elif device.type == "cpu" and channels * taps <= 32 * 9 and places * channels >= 4096:
+        each = 4 * geo.groups * (taps * channels * high + places * (channels + high))
+        parts = [_by_groups(x[part], g[part], geo) for part in pieces(count, each / 4, device)]
+    elif geo.groups == 1:
+        each = 4 * (places * channels * geo.kernel[-1] + taps * channels * high)
+        parts = [_by_rows(x[part], g[part], geo) for part in pieces(count, each, device)]
+    else:
+        each = 4 * geo.groups * (places * channels * taps + taps * channels * high)
+        parts = [square_sum(correlate(x[part], g[part], geo)) for part in pieces(count, each, device)]
+    return gather(parts)
+
+
+def _as_linear(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    count, out, groups = x.shape[0], g.shape[2:], geo.groups
+    channels, high = x.shape[1] // groups, g.shape[1] // groups
+    if math.prod(out) == 1:
+        view = _patches(x, out, geo).reshape(count * groups, 1, -1)
+        return outer_norms(view, g.reshape(count * groups, 1, -1)).view(count, groups).sum(1)
+    for axis, step in enumerate(geo.stride):
+        if step > 1:
+            x = x[(slice(None),) * (2 + axis) + (slice(None, None, step),)]
+    # (B, G, c, P) -> (B·G, P, c); with channels last and one group this is a view.
+    rows = x.flatten(2).unflatten(1, (groups, channels)).flatten(0, 1).transpose(1, 2)
+    left = g.flatten(2).unflatten(1, (groups, high)).flatten(0, 1).transpose(1, 2)
+    return outer_norms(rows, left).view(count, groups).sum(1)
+
+
+def _depthwise(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    count, out = x.shape[0], g.shape[2:]
+    g = g.unflatten(1, (geo.groups, -1))
+    total = torch.zeros(count, dtype=x.dtype, device=x.device)
+    for offset in itertools.product(*(range(k) for k in geo.kernel)):
+        total += square_sum((g * _shifted(x, offset, out, geo).unsqueeze(2)).flatten(3).sum(3))
+    return total
+
+
+def _shifted(x: Tensor, offset: Sequence[int], out: Sequence[int], geo: Geometry) -> Tensor:
+    """The pixels that kernel offset κ shows to each output position: (B, C, *P), a view."""
+    index: list[slice] = [slice(None), slice(None)]
+    for axis, (at, count) in enumerate(zip(offset, out, strict=True)):
+        start = at * geo.dilation[axis]
+        index.append(slice(start, start + geo.span(axis, count), geo.stride[axis]))
+    return x[tuple(index)]
+
+
+def _by_groups(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    count, groups = x.shape[0], x.shape[0] * geo.groups
+    channels, dims = x.shape[1] // geo.groups, len(geo.kernel)
+    weight = x.new_empty(()).expand(groups * (g.shape[1] // geo.groups), channels, *geo.kernel)
+    gradient = torch.ops.aten.convolution_backward(
+        g.reshape(1, -1, *g.shape[2:]), x.reshape(1, -1, *x.shape[2:]), weight, None, list(geo.stride), [0] * dims,
+        list(geo.dilation), False, [0] * dims, groups, [False, True, False],
+    )[1]  # fmt: skip
+    return square_sum(gradient.view(count, -1))
+
+
+def _by_rows(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    """One product for each kernel row, with windows along the last dimension only: few copies, large matrices."""
+    count, out = x.shape[0], g.shape[2:]
+    last = x.dim() - 2
+    pixels = x.movedim(1, -1).contiguous()  # (B, *Q, C)
+    steps = pixels.stride()
+    windows = pixels.as_strided(
+        (*pixels.shape[:last], out[-1], geo.kernel[-1], x.shape[1]),
+        (*steps[:last], steps[last] * geo.stride[-1], steps[last] * geo.dilation[-1], 1),
+    ).contiguous()
+    left = g.flatten(2)
+    if g.is_contiguous(memory_format=torch.channels_last) if g.dim() == 4 else False:
+        left = g.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+    total = torch.zeros(count, dtype=x.dtype, device=x.device)
+    for offset in itertools.product(*(range(k) for k in geo.kernel[:-1])):
+        index: list[slice] = [slice(None)]
+        for axis, (at, places) in enumerate(zip(offset, out[:-1], strict=True)):
+            start = at * geo.dilation[axis]
+            index.append(slice(start, start + geo.span(axis, places), geo.stride[axis]))
+        rows = windows[tuple(index)].reshape(count, -1, geo.kernel[-1] * x.shape[1])
+        total += square_sum(torch.bmm(left, rows))
+    return total
+
+
+def _gram(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    count, out, groups = x.shape[0], g.shape[2:], geo.groups
+    size = x.shape[2:]
+    rows = x.reshape(count * groups, -1, math.prod(size))
+    table = torch.bmm(rows.transpose(1, 2), rows).view(-1, *size, *size)
+    dims = len(size)
+    # Σ over the offsets of one axis after another: K1 + K2 + … passes in place of K1·K2·…
+    for axis in range(dims):
+        total = None
+        for at in range(geo.kernel[axis]):
+            start = at * geo.dilation[axis]
+            window = slice(start, start + geo.span(axis, out[axis]), geo.stride[axis])
+            index = [slice(None)] * (1 + 2 * dims)
+            index[1 + axis] = index[1 + dims + axis] = window
+            part = table[tuple(index)]
+            # Not in place on the first: it would write into the table that later offsets still read.
+            total = part if total is None else (total + part if at == 1 else total.add_(part))
+        assert total is not None
+        table = total
+    left = g.reshape(count * groups, -1, math.prod(out))
+    other = torch.bmm(left.transpose(1, 2), left)
+    return torch.linalg.vecdot(table.reshape(count, -1), other.view(count, -1))
+
+
+def _padded(module: nn.Module, x: Tensor) -> Tensor:
+    amounts = module._reversed_padding_repeated_twice
+    if not any(amounts):
+        return x
+    mode = module.padding_mode
+    return F.pad(x, amounts) if mode == "zeros" else F.pad(x, amounts, mode=mode)
+
+
+def _geometry(module: nn.Module) -> Geometry:
+    return Geometry(module.kernel_size, module.stride, module.dilation, module.groups)
+
+
+def _sides(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Geometry]:
+    if module.transposed:
+        amounts = [p for p in reversed(module.padding) for _ in (0, 1)]
+        return (F.pad(g, amounts) if any(amounts) else g), x, _geometry(module)
+    return _padded(module, x), g, _geometry(module)
+
+
+def _norms(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    found = {}
+    if "weight" in names:
+        found["weight"] = correlate_norms(*_sides(module, x, g))
+    if "bias" in names:
+        found["bias"] = square_sum(g.flatten(2).sum(2))
+    return found
+
+
+def _gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    found = {}
+    if "weight" in names:
+        found["weight"] = correlate(*_sides(module, x, g))
+    if "bias" in names:
+        found["bias"] = g.flatten(2).sum(2)
+    return found
+
+
+CONV = Rule(gradients=_gradients, norms=_norms)
+for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
+    register_rule(kind, CONV)

@@ -1,0 +1,48 @@
+"""Embeddings: y_t = W[i_t], so dL/dW has the row Σ_{t: i_t = v} g_t for every index v that occurs, and zeros.
+
+‖dW‖² is the sum of squares of those rows. They are collected by (example, index) into a buffer no larger than g, so
+neither the table nor T × T products appear. Rows of `padding_idx` count as zero; `scale_grad_by_freq` divides a row
+by how often its index occurs in the example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from datadiet.gradients.rules import Rule, register_rule
+
+
+def _rows(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """The (example, index) pairs that occur as one number each, (U,), and their gradient rows, (U, D)."""
+    count, entries = len(x), module.num_embeddings
+    index = x.reshape(count, -1)
+    rows = g.reshape(-1, g.shape[-1])
+    keys = (torch.arange(count, device=x.device).unsqueeze(1) * entries + index).reshape(-1)
+    if module.padding_idx is not None:
+        keep = (index != module.padding_idx).reshape(-1)
+        keys, rows = keys[keep], rows[keep]
+    pairs, place, often = torch.unique(keys, return_inverse=True, return_counts=True)
+    sums = rows.new_zeros(len(pairs), rows.shape[1]).index_add_(0, place, rows)
+    if module.scale_grad_by_freq:
+        sums /= often.unsqueeze(1)
+    return pairs, sums
+
+
+def _norms(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    pairs, sums = _rows(module, x, g)
+    squares = torch.linalg.vecdot(sums, sums)
+    owner = torch.div(pairs, module.num_embeddings, rounding_mode="floor")
+    return {"weight": squares.new_zeros(len(x)).index_add_(0, owner, squares)}
+
+
+def _gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    pairs, sums = _rows(module, x, g)
+    table = sums.new_zeros(len(x) * module.num_embeddings, sums.shape[1])
+    table[pairs] = sums
+    return {"weight": table.view(len(x), module.num_embeddings, -1)}
+
+
+register_rule(nn.Embedding, Rule(gradients=_gradients, norms=_norms, names=("weight",), positions=True))

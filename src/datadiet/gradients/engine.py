@@ -1,0 +1,365 @@
+"""One pass over a batch, and the squared gradient norm of every example and parameter.
+
+Forward with the parameters frozen, then backward for input gradients alone: at each layer's output the gradient
+arrives, meets the layer's input, and the rule turns both into squared norms; then both are let go. A weight that is
+used more than once waits for all its uses, because the norm of a sum is not the sum of norms.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from datadiet.errors import DatadietError
+from datadiet.gradients.attention import COPIED
+from datadiet.gradients.capture import Use, Watch, ruled_modules, watching
+from datadiet.gradients.fallback import (
+    Recall,
+    Weights,
+    model_gradients,
+    module_gradients,
+    overwritten,
+    refuse_dropout,
+    swapped,
+)
+from datadiet.gradients.plan import FIRST, Layout, Plan, expand, handed_out, make_plan
+from datadiet.gradients.rules import Rule, gather, square_sum
+
+
+class _Root(torch.autograd.Function):
+    """Makes a tensor that nothing before it requires the gradient of a starting point of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        # Marked, not copied: in-place operations that follow stay allowed, and no memory is spent.
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[None, Tensor]:
+        return None, torch.zeros((), device=grads[0].device, dtype=grads[0].dtype)
+
+
+@dataclass
+class _Held:
+    """One use between forward and backward."""
+
+    rule: Rule
+    module: nn.Module
+    x: Tensor
+    g: Tensor
+    layout: Layout
+    local: str
+
+
+@dataclass
+class Pass:
+    """The squared norms of one batch while they are gathered.
+
+    Args:
+        count: examples in the batch.
+        memory: bytes that per-example gradients may take at a time where they must be formed.
+    """
+
+    plan: Plan
+    targets: dict[int, str]
+    parameters: dict[int, nn.Parameter]
+    count: int
+    memory: int
+    anchor: Tensor
+    squared: dict[int, Tensor] = field(default_factory=dict)
+    expected: dict[tuple[int, str], int] = field(default_factory=dict)
+    waiting: dict[tuple[int, str], list[_Held]] = field(default_factory=dict)
+    recalls: dict[str, list[Recall]] = field(default_factory=dict)
+
+    def add(self, number: int, squares: Tensor) -> None:
+        squares = squares.detach()
+        wide = squares if squares.device.type == "mps" else squares.double()
+        self.squared[number] = self.squared[number] + wide if number in self.squared else wide
+
+    def rooted(self, output: Tensor) -> Tensor:
+        return output if output.requires_grad else _Root.apply(output.detach(), self.anchor)
+
+    def sink(self, use: Use) -> Tensor:
+        owned = {n: (p, part) for n, (p, part) in use.owned.items() if id(p) in self.plan.by_rule}
+        if not owned or not torch.is_grad_enabled():
+            return use.output
+        if use.key not in self.plan.layouts:
+            raise _unplanned(use.key)
+        layout, output, x = self.plan.layouts[use.key], use.output, use.x.detach()
+        if layout is None:
+            if not use.x.requires_grad:  # else an earlier layer's copies made copies of this one's too
+                output, x = expand(output, self.count), expand(x, self.count)
+            layout = FIRST
+        fits = layout.fits(output.shape, self.count) and (use.rule is COPIED or layout.fits(x.shape, self.count))
+        if not fits:
+            raise _unplanned(use.key)
+        output = self.rooted(output)
+        self.hold(use.key, use.rule, use.module, x, output, layout, owned)
+        return output
+
+    def hold(
+        self, key: str, rule: Rule, module: nn.Module, x: Tensor, output: Tensor, layout: Layout,
+        owned: dict[str, tuple[nn.Parameter, str]],
+    ) -> None:  # fmt: skip
+        for parameter, part in owned.values():
+            slot = (id(parameter), part)
+            self.expected[slot] = self.expected.get(slot, 0) + 1
+        kept: list[Tensor] = [x]
+        version = None if rule is COPIED else x._version
+
+        def arrived(g: Tensor) -> None:
+            x = kept.pop()
+            if version is not None and x._version != version:
+                raise overwritten(f"layer {key.split('/')[0]}")
+            with torch.no_grad(), torch.autocast(g.device.type, enabled=False):
+                self.arrive(rule, module, x, g.detach(), layout, owned)
+
+        output.register_hook(arrived)
+
+    def arrive(
+        self, rule: Rule, module: nn.Module, x: Tensor, g: Tensor, layout: Layout,
+        owned: dict[str, tuple[nn.Parameter, str]],
+    ) -> None:  # fmt: skip
+        once = {n: p for n, (p, part) in owned.items() if self.expected[id(p), part] == 1}
+        if once:
+            found = squared_norms(rule, module, x, g, layout, list(once), self.count, self.memory)
+            for name, parameter in once.items():
+                self.add(id(parameter), found[name])
+        for name, (parameter, part) in owned.items():
+            if name not in once:
+                slot = (id(parameter), part)
+                uses = self.waiting.setdefault(slot, [])
+                uses.append(_Held(rule, module, x, g, layout, name))
+                if len(uses) == self.expected[slot]:
+                    self.add(id(parameter), shared_norms(self.waiting.pop(slot), self.count, self.memory))
+
+    def finish(self) -> None:
+        """What waited for uses whose output nothing depended on, and the modules that run again."""
+        with torch.no_grad(), torch.autocast(self.anchor.device.type, enabled=False):
+            for slot in list(self.waiting):
+                self.add(slot[0], shared_norms(self.waiting.pop(slot), self.count, self.memory))
+        for where, local in self.plan.local.items():
+            calls = self.recalls.get(where, [])
+            for call in calls:
+                call.check(f"layer {where}")
+            weights = {n: self.parameters[n].detach() for n in local.parameters}
+            self.chunked(weights, lambda part: module_gradients(calls, weights, part))  # noqa: B023
+
+    def chunked(self, weights: Weights, gradients: Callable[[slice], Weights]) -> None:
+        """Squared norms from gradients that are formed for a few examples at a time."""
+        parts: dict[int, list[Tensor]] = {}
+        for part in few(self.count, sum(w.numel() * w.element_size() for w in weights.values()), self.memory):
+            for number, g in gradients(part).items():
+                parts.setdefault(number, []).append(square_sum(upcast(g)))
+        for number, squares in parts.items():
+            self.add(number, gather(squares))
+
+
+def few(count: int, bytes_each: int, memory: int) -> list[slice]:
+    """Slices of examples whose gradients, and one temporary as large, fit the memory."""
+    step = max(1, min(count, memory // max(1, 2 * bytes_each)))
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
+
+
+def upcast(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+
+
+def _both(held: _Held, count: int) -> tuple[Tensor, Tensor]:
+    g = upcast(held.layout.examples(held.g, count))
+    if held.rule is COPIED:
+        return held.x, g
+    x = held.layout.examples(held.x, count)
+    # Mixed precision: the layer may have seen a narrower copy of x than was captured.
+    return x.to(g.dtype) if x.is_floating_point() else x, g
+
+
+def squared_norms(
+    rule: Rule, module: nn.Module, x: Tensor, g: Tensor, layout: Layout, names: Sequence[str], count: int, memory: int
+) -> dict[str, Tensor]:
+    """{name: (B,)} for one use of a layer."""
+    held = [_Held(rule, module, x, g, layout, name) for name in names]
+    if layout.fold > 1 and not rule.positions:
+        return {h.local: shared_norms([h], count, memory) for h in held}
+    x, g = _both(held[0], count)
+    if rule.norms is not None:
+        return rule.norms(module, x, g, names)
+    assert rule.gradients is not None
+    return {name: square_sum(found) for name, found in rule.gradients(module, x, g, names).items()}
+
+
+def shared_norms(uses: Sequence[_Held], count: int, memory: int) -> Tensor:
+    """‖Σ over uses of the gradient‖² of every example, (B,)."""
+    first = uses[0]
+    sides = [_both(use, count) for use in uses]
+    positions = all(u.rule is first.rule and u.module is first.module for u in uses) and first.rule.positions
+    if positions and first.rule.norms is not None and len(uses) > 1:
+        # The same layer at more positions: one use on all of them.
+        flat = [(x.reshape(count, -1, *x.shape[first_tail(x, g):]), g.reshape(count, -1, g.shape[-1])) for x, g in sides]
+        x, g = torch.cat([a for a, _ in flat], 1), torch.cat([b for _, b in flat], 1)
+        return first.rule.norms(first.module, x, g, [first.local])[first.local]
+    parameter = first.module.get_parameter(first.local) if first.rule is not COPIED else None
+    each = parameter.numel() * parameter.element_size() if parameter is not None else sides[0][1][0].numel() * 4
+    parts = []
+    for part in few(count, each * max(use.layout.fold for use in uses), memory):
+        total: Tensor | None = None
+        for use, (x, g) in zip(uses, sides, strict=True):
+            rows, grads = x if use.rule is COPIED else x[part], g[part]
+            if use.layout.fold > 1 and not use.rule.positions:
+                rows, grads = rows.flatten(0, 1), grads.flatten(0, 1)
+            assert use.rule.gradients is not None
+            found = use.rule.gradients(use.module, rows, grads, [use.local])[use.local]
+            if use.layout.fold > 1 and not use.rule.positions:
+                found = found.unflatten(0, (-1, use.layout.fold)).sum(1)
+            total = found if total is None else total + found
+        assert total is not None
+        parts.append(square_sum(total))
+    return gather(parts)
+
+
+def first_tail(x: Tensor, g: Tensor) -> int:
+    """Where the features of x begin: integer inputs (indices) have none."""
+    return x.dim() - 1 if x.is_floating_point() else x.dim()
+
+
+def _unplanned(key: str) -> DatadietError:
+    return DatadietError(
+        "the network used this layer otherwise than it did for a few of the examples",
+        where=f"layer {key.split('/')[0] or 'model'}",
+        fix="a gradient of one example needs a network that treats examples alike; pass chunk=1",
+    )
+
+
+def run_pass(
+    model: nn.Module, plan: Plan, targets: dict[int, str], parameters: dict[int, nn.Parameter], count: int, memory: int,
+    forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype,
+) -> dict[int, Tensor]:  # fmt: skip
+    """Squared norms by parameter id, (B,) each; `forward` returns the summed loss."""
+    anchor = torch.zeros((), device=device, dtype=dtype, requires_grad=True)
+    state = Pass(plan, targets, parameters, count, memory, anchor)
+    if plan.by_rule or plan.local:
+        with watching(model, ruled_modules(model, targets), state.sink) as watch:
+            handles = _recall_hooks(model, plan, state, watch)
+            try:
+                with handed_out(model, plan.copied, count, lambda t, where: _copy(state, t, where)):
+                    total = forward()
+                if total.requires_grad:
+                    torch.autograd.grad(total, [anchor], allow_unused=True)
+                del total
+                watch.active = False
+                state.finish()
+            finally:
+                for handle in handles:
+                    handle.remove()
+    return state.squared
+
+
+def _copy(state: Pass, copies: Tensor, where: tuple[str, str, nn.Parameter]) -> Tensor:
+    module, name, parameter = where
+    copies = state.rooted(copies)
+    state.hold(f"{module}/{name}", COPIED, nn.Identity(), copies.detach(), copies, FIRST, {"parameter": (parameter, "")})
+    return copies
+
+
+def _recall_hooks(model: nn.Module, plan: Plan, state: Pass, watch: Watch) -> list[Any]:
+    handles: list[Any] = []
+    for where, local in plan.local.items():
+        module = model.get_submodule(where)
+        refuse_dropout(module, f"layer {where}")
+        calls = state.recalls.setdefault(where, [])
+
+        def enter(module: nn.Module, args: Any, kwargs: Any, calls: Any = calls, local: Any = local, where: str = where) -> None:  # fmt: skip
+            if not watch.active:
+                return
+            turn = len(calls)
+            if turn >= len(local.inputs):
+                raise _unplanned(where)
+            calls.append(Recall(module, args, kwargs, local.inputs[turn], local.outputs[turn]))
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: Any = calls) -> Any:
+            if not watch.active or not torch.is_grad_enabled():
+                return None
+            call = calls[-1]
+            leaves, spec = tree_flatten(output)
+            for i, leaf in enumerate(leaves):
+                if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                    leaf = state.rooted(leaf)
+
+                    def arrived(g: Tensor, i: int = i, call: Recall = call) -> None:
+                        call.cotangents[i] = g.detach()
+
+                    leaf.register_hook(arrived)
+                    leaves[i] = leaf
+            return tree_unflatten(leaves, spec)
+
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True))
+    return handles
+
+
+def whole_model(
+    model: nn.Module, plan: Plan, parameters: dict[int, nn.Parameter], count: int, memory: int,
+    tensors: list[Tensor], loss: Callable[[list[Tensor]], Tensor],
+) -> dict[int, Tensor]:  # fmt: skip
+    """Squared norms of the parameters that only the whole model's gradient gives."""
+    if not plan.whole:
+        return {}
+    refuse_dropout(model, "model")
+    weights = {n: parameters[n].detach() for n in plan.whole}
+
+    def single(given: Weights, row: Sequence[Tensor]) -> Tensor:
+        with swapped(model, given):
+            return loss([t.unsqueeze(0) for t in row])
+
+    squared: dict[int, list[Tensor]] = {}
+    for part in few(count, sum(w.numel() * w.element_size() for w in weights.values()), memory):
+        for number, g in model_gradients(single, weights, [t[part] for t in tensors]).items():
+            squared.setdefault(number, []).append(square_sum(upcast(g)).double())
+    return {number: gather(parts) for number, parts in squared.items()}
+
+
+_plans: weakref.WeakKeyDictionary[nn.Module, dict[Any, Plan]] = weakref.WeakKeyDictionary()
+_KEPT = 16
+
+
+def plan_for(
+    model: nn.Module, run: Callable[[Any], Any], few_inputs: Any, more_inputs: Any, targets: dict[int, str],
+    relayout: Callable[[Any], Any] | None, forward: Callable[..., Any] | None,
+) -> Plan:  # fmt: skip
+    """The model's plan for inputs of these shapes, made on the first need."""
+    leaves = tree_leaves(few_inputs)
+    device = next((t.device.type for t in leaves if isinstance(t, Tensor)), "cpu")
+    # Names and ids only: a plan must not keep its model alive.
+    signature = (
+        tuple((tuple(t.shape), t.dtype, t.device) if isinstance(t, Tensor) else repr(t) for t in leaves),
+        tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for m in model.modules()),
+        _identity(forward), torch.is_autocast_enabled(device), relayout is None,
+    )  # fmt: skip
+    kept = _plans.setdefault(model, {})
+    if signature not in kept:
+        if len(kept) >= _KEPT:
+            kept.pop(next(iter(kept)))
+        modes = [(m, m.training) for m in model.modules()]
+        try:
+            with torch.random.fork_rng(devices=_devices(device)):
+                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets, relayout)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+    return kept[signature]
+
+
+def _identity(forward: Any) -> object:
+    cells = getattr(forward, "__closure__", None) or ()
+    return getattr(forward, "__code__", id(forward)), tuple(id(cell.cell_contents) for cell in cells)
+
+
+def _devices(kind: str) -> list[int]:
+    return list(range(torch.cuda.device_count())) if kind == "cuda" else []

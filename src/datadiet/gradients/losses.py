@@ -1,0 +1,108 @@
+"""The loss of each example, and how model outputs and labels are checked before anything is computed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from datadiet.errors import DatadietError
+
+Loss = Callable[[Any, Any], Tensor]
+IGNORED = -100
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in whatever a model returns: a tensor, an object with `.logits`, a mapping with "logits"."""
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits")
+    if isinstance(found, Tensor):
+        return found
+    raise DatadietError(
+        f"the model returns a {type(output).__name__}, which has no logits", where="model",
+        fix="pass forward=lambda model, inputs: …, returning what the loss takes",
+    )  # fmt: skip
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each example, (B,).
+
+    Args:
+        outputs: logits, (B, C); for tokens (B, T, C), summed over positions.
+        labels: class numbers, (B,) or (B, T) with -100 for positions that do not count; or probabilities, of the
+            shape of `outputs`.
+    """
+    if labels.is_floating_point():
+        if labels.shape != outputs.shape:
+            raise _mismatch(outputs, labels)
+        losses = -(labels * F.log_softmax(outputs, -1)).sum(-1)
+    else:
+        if labels.shape != outputs.shape[:-1]:
+            raise _mismatch(outputs, labels)
+        losses = F.cross_entropy(
+            outputs.flatten(0, -2), labels.flatten().long(), reduction="none", ignore_index=IGNORED
+        ).view(labels.shape)
+    return losses if losses.dim() == 1 else losses.flatten(1).sum(1)
+
+
+def check_labels(outputs: Tensor, labels: Any) -> None:
+    """Refuse class numbers that the logits do not have; `outputs` may be a few examples', labels all."""
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        return
+    classes = outputs.shape[-1]
+    known = labels[labels != IGNORED] if labels.dim() > 1 else labels
+    if known.numel() == 0:
+        return
+    low, high = int(known.min()), int(known.max())
+    if low < 0 or high >= classes:
+        bad = low if low < 0 else high
+        row = int((labels == bad).flatten(1).any(1).nonzero()[0]) if labels.dim() > 1 else int(
+            (labels == bad).nonzero()[0]
+        )  # fmt: skip
+        raise DatadietError(
+            f"label {bad} of example {row} is out of range, the model has {classes} outputs", where="labels",
+            fix=f"labels lie in 0 … {classes - 1}",
+        )  # fmt: skip
+
+
+def _mismatch(outputs: Tensor, labels: Tensor) -> DatadietError:
+    return DatadietError(
+        f"labels of shape {tuple(labels.shape)} do not fit outputs of shape {tuple(outputs.shape)}",
+        where="labels", fix="give class numbers (B,), probabilities (B, C), or pass loss= for another task",
+    )  # fmt: skip
+
+
+def total_loss(loss: Loss, outputs: Any, labels: Any, count: int, slicer: Callable[[Any, slice], Any]) -> Tensor:
+    """The sum over examples of each one's loss.
+
+    A loss may return one number an example (first dimension B; further ones are summed). One that returns a single
+    number is taken of each example by itself, so that a mean over the batch means the example's own loss.
+    """
+    if isinstance(loss, nn.Module) and getattr(loss, "reduction", "none") != "none":
+        single = copy.copy(loss)
+        single.reduction = "none"
+        losses = single(outputs, labels)
+        if losses.shape == (count,):
+            return losses.sum()
+    else:
+        losses = loss(outputs, labels)
+        if not isinstance(losses, Tensor):
+            raise DatadietError(f"the loss returns a {type(losses).__name__}, not a tensor", where="loss")
+        if losses.dim() > 0:
+            if losses.shape[0] != count:
+                raise DatadietError(
+                    f"the loss returns shape {tuple(losses.shape)} for {count} examples", where="loss",
+                    fix="return one number an example",
+                )  # fmt: skip
+            return losses.sum()
+        if count == 1:
+            return losses
+    rows = (slice(i, i + 1) for i in range(count))
+    return torch.stack([loss(slicer(outputs, row), slicer(labels, row)) for row in rows]).sum()

@@ -1,0 +1,12 @@
+"""The papers' networks by name, and builders for foreign ones."""
+
+from __future__ import annotations
+
+from datadiet.models.build import MODELS, Description, build, describe
+from datadiet.models.checks import check_output, weights_fingerprint
+from datadiet.models.foreign import code_fingerprint, is_foreign
+
+__all__ = [
+    "MODELS", "Description", "build", "check_output", "code_fingerprint", "describe", "is_foreign",
+    "weights_fingerprint",
+]

@@ -1,0 +1,96 @@
+"""Models by name: the registry, and the one way to build from it."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from datadiet.errors import DatadietError, unknown
+from datadiet.models.foreign import build_foreign, is_foreign
+from datadiet.models.mlp import mlp
+from datadiet.models.options import check_arguments, checked_shape, positive
+from datadiet.models.resnet import resnet18, resnet50
+from datadiet.models.resnet_thin import resnet8, resnet20, resnet32, resnet56
+from datadiet.models.small_cnn import small_cnn
+from datadiet.registry import Registry
+
+log = logging.getLogger(__name__)
+
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
+_OURS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": resnet18, "resnet50": resnet50, "resnet20": resnet20, "resnet32": resnet32,
+    "resnet56": resnet56, "resnet8": resnet8, "small-cnn": small_cnn, "mlp": mlp,
+}
+for _name, _builder in _OURS.items():
+    MODELS.register(_name, _builder)
+
+
+def build(
+    name: str, input_shape: Sequence[int], classes: int, *, seed: int | None = None, **args: Any
+) -> nn.Module:
+    """A network with fresh weights, in train mode on the CPU.
+
+    Args:
+        name: a registered name, or a user's own as "package.module:function" or "path/to/file.py:function".
+        input_shape: (C, H, W) of images, (D,) of a table's rows.
+        classes: the number of logits.
+        seed: of the weights, which are then the same byte for byte, and the global random stream is left
+            untouched; None draws them from the global stream.
+        args: the builder's own (`init=`, `width=`, …).
+    """
+    shape, classes = checked_shape(input_shape), positive(classes, "classes")
+    if name not in MODELS and not is_foreign(str(name)):
+        error = unknown("model", name, MODELS.names())
+        raise DatadietError(error.what, fix=f"{error.fix}; or package.module:function for one of your own")
+    with _stream(seed):
+        if is_foreign(name):
+            return build_foreign(name, shape, classes, **args)
+        builder = MODELS.get(name)
+        check_arguments(builder, args, name, given=("input_shape", "classes"))
+        return builder(shape, classes, **args)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A line of the list of models."""
+
+    name: str
+    parameters: int | None  # for (3, 32, 32) and 10 classes; None where it cannot be built for these
+    summary: str
+
+
+def describe() -> list[Description]:
+    """Every registered model, its size for CIFAR-10, and the first line of its builder's docstring."""
+    lines = []
+    for name, builder in MODELS.items():
+        summary = (inspect.getdoc(builder) or "").partition("\n")[0]
+        parameters = None
+        try:
+            with _stream(0), torch.device("meta"):
+                parameters = sum(p.numel() for p in builder((3, 32, 32), 10).parameters())
+        except Exception as error:  # another package's builder; the list must still show
+            log.warning("the model %r cannot be built for (3, 32, 32): %s", name, error)
+        lines.append(Description(name, parameters, summary))
+    return lines
+
+
+@contextmanager
+def _stream(seed: int | None) -> Iterator[None]:
+    """The global stream set to a seed, and back; CUDA's as well where it is in use."""
+    if seed is None:
+        yield
+        return
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda):
+        # torch.manual_seed would also seed devices that are not in use yet, and nothing would set them back.
+        torch.default_generator.manual_seed(seed)
+        for device in cuda:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        yield

@@ -1,0 +1,88 @@
+"""What is asked of a model before hours of training: that its output fits the classes; and who it is."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from datadiet.errors import DatadietError
+
+
+def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
+    """Raise unless two examples give finite logits (2, classes) in eval mode.
+
+    The model is left as it was: mode, buffers and random streams.
+
+    Args:
+        sample_batch: inputs as the model takes them, a tensor (B, …) or a dict of tensors, B >= 2.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    pair = _first_two(sample_batch, device)
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+            output = model.eval()(pair)
+    except DatadietError:
+        raise
+    except Exception as error:  # the user's network may raise anything; its own words say what
+        line = (str(error).strip().splitlines() or ["no message"])[0]
+        raise DatadietError(
+            f"the model does not accept {_shape(pair)}, {type(error).__name__}: {line}",
+            fix="build it for this dataset's input shape",
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+    if not isinstance(output, torch.Tensor):
+        raise DatadietError(
+            f"the model returns {type(output).__name__}", fix="return the logits, a tensor (batch, classes)"
+        )
+    if output.shape != (2, classes):
+        raise DatadietError(
+            f"the model's output for 2 examples has shape {tuple(output.shape)}, "
+            f"the dataset has {classes} classes",
+            fix=f"its last layer must give {classes} logits an example",
+        )
+    if not output.is_floating_point():
+        raise DatadietError(f"the model's output has type {output.dtype}", fix="return logits, not decisions")
+    if not bool(torch.isfinite(output).all()):
+        raise DatadietError(
+            "the untrained model's output is not finite", fix="check its initial weights and its inputs"
+        )
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """BLAKE2b over names, types, shapes and bytes of every parameter and buffer; 32 hexadecimal digits."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, torch.Tensor):
+            raise DatadietError(
+                f"the model's state {name!r} is a {type(value).__name__}", fix="keep state in tensors"
+            )
+        state.update(f"{len(name)}:{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        plain = value.detach().cpu().contiguous().reshape(-1)
+        state.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")
+    return state.hexdigest()
+
+
+def _first_two(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, dict):
+        return {key: _first_two(value, device) for key, value in batch.items()}
+    if len(batch) < 2:
+        raise DatadietError("the sample has fewer than 2 examples", fix="pass a batch of two or more")
+    return batch[:2].to(device)
+
+
+def _shape(pair: Any) -> str:
+    if isinstance(pair, dict):
+        return "inputs " + ", ".join(f"{key} {tuple(value.shape)}" for key, value in pair.items())
+    return f"inputs of shape {tuple(pair.shape)}"

@@ -1,0 +1,163 @@
+"""The numeric environment of a job: everything outside its recipe that reaches the last bits of its results.
+
+Threads, precision, memory layout, batch size of scoring, compilation, device and instruction set change results in
+the last bits, and training amplifies last bits. They are resolved once, when a job is planned, recorded in the
+manifest, and applied by whoever executes it, in whatever process. Within one environment results are the same byte
+for byte; results of two environments can be combined, with a warning. They are no part of a run's name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datadiet.errors import DatadietError, unknown
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+SMALL_NETWORK = 2e9  # multiply-adds a training step; below, one thread a job and several jobs side by side
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """One resolved environment.
+
+    Args:
+        device: "cpu", "cuda", "mps" or "cuda:1".
+        threads: of this job's CPU work.
+        precision: of training, "float32" or "bfloat16" (autocast).
+        scoring_precision: of snapshots; float32 unless asked otherwise.
+        scoring_batch: rows of a forward pass when scores are taken; the last batch is padded to it.
+        channels_last: memory layout of networks on images.
+        compiled: whether training runs through torch.compile.
+        isa: the instruction set PyTorch found.
+        torch: its version.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "float32"
+    scoring_precision: str = "float32"
+    scoring_batch: int = 512
+    channels_last: bool = True
+    compiled: bool = False
+    isa: str = ""
+    torch: str = ""
+
+    def apply(self) -> None:
+        """Make this process compute so. Cheap; every job calls it first."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False  # convolutions too: TensorFloat-32 keeps three digits
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+    def autocast(self, scoring: bool = False) -> AbstractContextManager[Any]:
+        wanted = self.scoring_precision if scoring else self.precision
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=wanted == "bfloat16")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Numerics:
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+def resolve(
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    compile: str = "auto",
+    work: float = 0.0,
+    steps: int = 0,
+    scoring_batch: int = 512,
+) -> Numerics:
+    """The environment for jobs whose training step costs `work` multiply-adds, on this machine.
+
+    Args:
+        threads: None takes one for small networks (several jobs then share the cores) and all cores for others.
+        compile: "on", "off", or "auto": where a compiler is there and enough steps of work repay its minutes.
+        work: multiply-adds of forward and backward of one batch.
+        steps: steps of a run.
+    """
+    kind = pick_device(device)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS, where="--precision")
+    if threads is not None and threads < 1:
+        raise DatadietError(f"{threads} threads", where="--threads", fix="at least 1")
+    if compile not in ("auto", "on", "off"):
+        raise unknown("choice", compile, ("auto", "on", "off"), where="--compile")
+    if precision == "auto":
+        precision = "bfloat16" if has_bfloat16(kind) and work > SMALL_NETWORK else "float32"
+    if threads is None:
+        threads = 1 if kind == "cpu" and work < SMALL_NETWORK else cores()
+    can = can_compile(kind)
+    if compile == "on" and not can:
+        raise DatadietError("no C++ compiler was found", where="--compile", fix="install one, or say --compile off")
+    # A compiled step saves a tenth to a third on a GPU and next to nothing on a CPU, and costs a minute or two first.
+    compiled = compile == "on" or (compile == "auto" and can and kind.startswith("cuda") and work * steps > 1e15)
+    return Numerics(
+        device=kind,
+        threads=threads,
+        precision=precision,
+        scoring_batch=scoring_batch,
+        compiled=compiled,
+        isa=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
+    )
+
+
+def pick_device(name: str = "auto") -> str:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        wanted = torch.device(name)
+    except RuntimeError:
+        raise unknown("device", name, ("auto", "cpu", "cuda", "mps"), where="--device") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = wanted.type
+    if not there.get(kind, False):
+        raise DatadietError(f"this machine has no {kind} device", where="--device", fix="say --device cpu")
+    if kind == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DatadietError(f"{name} of {count} device{'s' * (count != 1)}", where="--device", fix="counted from 0")
+    return name
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 products run in hardware there; without, autocast is slower than float32."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@cache
+def can_compile(device: str) -> bool:
+    if device.startswith("cuda"):
+        return True
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

@@ -1,0 +1,87 @@
+"""A ScoreTable as Parquet, and a scoring folder as a ScoreTable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datadiet.errors import DatadietError
+from datadiet.store.files import atomic, read_json, read_tensors
+
+if TYPE_CHECKING:
+    from datadiet.scores.table import ScoreTable
+
+SCHEMA = 1
+
+
+def write_parquet(table: ScoreTable, path: Path) -> Path:
+    """One row an example; the same table gives the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.table(table.columns())
+    meta = {"schema": SCHEMA, "fingerprint": table.fingerprint, **table.provenance}
+    arrow = arrow.replace_schema_metadata({"datadiet": json.dumps(meta, sort_keys=True, default=str)})
+    with atomic(path) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd")
+    return path
+
+
+def shard_path(folder: Path, run: int, name: str, step: int) -> Path:
+    """Where a scoring folder keeps the values of one run, score and step."""
+    return folder / "shards" / f"run-{run:03d}" / f"{name}@{step:08d}.safetensors"
+
+
+def load_table(folder: str | Path) -> ScoreTable:
+    """The table of a folder that `datadiet score` wrote; values are read, and verified, when asked for."""
+    from datadiet.scores.table import ScoreTable
+
+    path = Path(folder)
+    file = path / "manifest.json"
+    if not file.exists():
+        raise DatadietError(
+            "holds no scores" if path.exists() else "no such folder", where=path, fix="make it with `datadiet score`"
+        )
+    manifest = read_json(file, schema=SCHEMA)
+    if manifest.get("what") != "scores":
+        raise DatadietError("is no scoring folder", where=path, fix="make one with `datadiet score`")
+    arrays, _ = read_tensors(path / "examples.safetensors")
+    shards: dict[tuple[str, int], list[Callable[[], np.ndarray]]] = {}
+    for name, step, runs in manifest["columns"]:
+        shards[(name, step)] = [_reader(shard_path(path, run, name, step)) for run in range(runs)]
+    return ScoreTable(
+        shards=shards,
+        labels=arrays["labels"],
+        fingerprint=manifest["fingerprint"],
+        steps_per_epoch=manifest["steps_per_epoch"],
+        corrupted=arrays["corrupted"].astype(bool) if "corrupted" in arrays else None,
+        chosen=arrays["chosen"].astype(bool) if "chosen" in arrays else None,
+        ids=_ids(path) if manifest.get("ids") else None,
+        rows=arrays.get("rows"),
+        classes=tuple(manifest["classes"]),
+        provenance=manifest,
+        path=path,
+    )
+
+
+def _reader(file: Path) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        arrays, _ = read_tensors(file)
+        values: np.ndarray = arrays["values"]
+        return values
+
+    return read
+
+
+def _ids(folder: Path) -> list[Any] | None:
+    import pyarrow.parquet as pq
+
+    file = folder / "scores.parquet"
+    if not file.exists():
+        return None
+    ids: list[Any] = pq.read_table(file, columns=["id"])["id"].to_pylist()
+    return ids

@@ -1,0 +1,22 @@
+"""The loss of each example, the plainest score."""
+
+from __future__ import annotations
+
+import torch
+
+from datadiet.scores.base import score
+from datadiet.task import Task, classification
+
+
+@score("loss", needs="logits")
+def loss(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification) -> torch.Tensor:
+    """Loss: the cross-entropy of a network in eval mode.
+
+    Args:
+        logits: (B, C); labels: (B,).
+
+    Returns:
+        (B,) float32 or better.
+    """
+    wide = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+    return task.loss(wide, labels)

@@ -1,0 +1,90 @@
+"""Scores to a Subset: checks, the policy, the class balance before and after."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from datadiet.errors import DatadietError
+from datadiet.seeds import stream
+from datadiet.selection import counts
+from datadiet.selection.balance import checked_labels, fallen
+from datadiet.selection.order import Array, Ints, Tie, checked, group_sizes, parts
+from datadiet.selection.policy import POLICIES, check_options, options_of
+from datadiet.selection.subset import Subset
+
+log = logging.getLogger(__name__)
+
+
+def select(
+    difficulty: npt.ArrayLike, keep: float | Fraction | str, policy: str = "hardest", *,
+    labels: npt.ArrayLike | None = None, balanced: bool = False, fingerprint: str | None = None,
+    seed: int = 0, run: int = 0, warn_below: float = 0.2, **options: Any,
+) -> Subset:
+    """Choose floor(keep·N + ½) examples by their difficulty.
+
+    Args:
+        difficulty: (N,) real numbers, higher is harder; memory-mapped arrays are read in chunks.
+        keep: the part kept, in (0, 1].
+        policy: a registered name: hardest, easiest, window, random, stratified, quota, …
+        labels: (N,) training labels as class numbers; needed for `balanced`, else for the report only.
+        balanced: the same number from each class.
+        fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
+        seed, run: of the stream "subset", for policies that draw; another run is another draw.
+        warn_below: a class whose share falls below this part of its former share is warned about.
+        options: the policy's own.
+    """
+    function = POLICIES.get(policy)
+    scores = checked(difficulty)
+    n = len(scores)
+    count = counts.count(keep, n)
+    if balanced:
+        if "balanced" not in options_of(function):
+            raise DatadietError(f"the policy {policy!r} has no class-balanced form", fix="leave balanced out")
+        options["balanced"] = True
+    check_options(policy, function, options)
+    for name in ("offset", "beta"):
+        if name in options and counts.fraction(options[name], name) + counts.fraction(keep, "keep") > 1:
+            raise DatadietError(
+                f"{name} {options[name]} and keep {keep} leave the range",
+                fix=f"{name} + keep must be at most 1",
+            )
+    classes = None if labels is None else checked_labels(labels, n)
+    rng = stream(seed, "subset", run, policy)
+    rows = function(scores, count, tie=Tie.of(fingerprint), labels=classes, rng=rng, **options)
+    if len(rows) != count:
+        raise DatadietError(f"the policy {policy!r} returned {len(rows)} rows instead of {count}")
+    rows = np.ascontiguousarray(rows, np.int64)
+    rows.setflags(write=False)
+    balance: dict[str, tuple[int, ...]] | None = None
+    warnings: tuple[str, ...] = ()
+    if classes is not None:
+        balance, warnings = _balance(classes, rows, warn_below)
+        for line in warnings:
+            log.warning("%s, keep %s: %s", policy, keep, line)
+    made = {"name": policy, "keep": _plain(keep), "seed": seed, "run": run}
+    made |= {name: _plain(value) for name, value in options.items()}
+    return Subset(rows, n, fingerprint, made, balance, warnings)
+
+
+def _balance(
+    labels: Array, rows: Ints, below: float
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+    before = group_sizes(labels)
+    after = np.zeros_like(before)
+    for part in parts(len(rows)):
+        chosen = np.asarray(labels[rows[part]]).astype(np.int64, copy=False)
+        after += np.bincount(chosen, minlength=len(before))
+    balance = {"before": tuple(map(int, before)), "after": tuple(map(int, after))}
+    return balance, tuple(fallen(before, after, below))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can say it."""
+    if isinstance(value, Fraction):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,54 @@
+"""What depends on the kind of label: the loss, the error vector, and what counts as correct.
+
+Everything else in the library asks a task. Classes with integer labels come first; another kind of label is another
+object with these three methods.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+
+class Task(Protocol):
+    """Three functions of (logits, labels); logits are float32 or better whenever scores are taken."""
+
+    name: str
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(B,) the loss of each example; training minimises the mean."""
+        ...
+
+    def error(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(B, C) the gradient of an example's loss at its logits."""
+        ...
+
+    def correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(B,) bool."""
+        ...
+
+
+class Classification:
+    """Integer class labels, cross-entropy."""
+
+    name = "classification"
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def error(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """softmax(logits) − one-hot(label), the label's entry as −Σ_{k≠y} p_k.
+
+        1 − p_y would be exactly 0 in float32 from a margin of about 17 on, and tie the easiest examples.
+        """
+        errors = torch.softmax(logits, dim=1)
+        errors.scatter_(1, labels[:, None], 0.0)
+        return errors.scatter_(1, labels[:, None], -errors.sum(1, keepdim=True))
+
+    def correct(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return logits.argmax(1) == labels
+
+
+classification = Classification()

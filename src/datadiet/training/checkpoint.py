@@ -1,0 +1,90 @@
+"""What a checkpoint holds: weights, buffers, optimiser, torch's random state and the observers, as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from datadiet.errors import DatadietError
+from datadiet.training.recipe import Recipe
+
+Tensors = dict[str, torch.Tensor]
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all trainable weights."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in weights)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.SGD(
+        weights,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+        fused=fused,
+    )
+
+
+def weights(model: nn.Module) -> Tensors:
+    """Copies of parameters and buffers by name."""
+    return {f"model/{name}": t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[str, Tensors]) -> Tensors:
+    """Everything a run needs to go on as if it had not stopped."""
+    out = weights(model)
+    for index, values in optimizer.state_dict()["state"].items():
+        for key, value in values.items():
+            if value is not None:
+                out[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().clone()
+    out["random/cpu"] = torch.get_rng_state()
+    if next(model.parameters()).is_cuda:
+        out["random/cuda"] = torch.cuda.get_rng_state()
+    for name, state in observers.items():
+        out.update({f"observer/{name}/{key}": value.detach().clone() for key, value in state.items()})
+    return out
+
+
+def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) -> None:
+    """Put a checkpoint's weights and buffers into a network of the same shape."""
+    found = part(tensors, "model/")
+    try:
+        model.load_state_dict(found)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DatadietError(f"the checkpoint is of another network: {reason}", where=where) from None
+
+
+def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer, *, where: object = None) -> None:
+    """Restore weights, optimiser and random state; observers take their own part."""
+    load_weights(model, tensors, where=where)
+    state: dict[int, dict[str, Any]] = {}
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, value in part(tensors, "optimizer/").items():
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = _like(value, trained[int(index)])
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    torch.set_rng_state(tensors["random/cpu"].cpu())
+    if "random/cuda" in tensors and next(model.parameters()).is_cuda:
+        torch.cuda.set_rng_state(tensors["random/cuda"].cpu())
+
+
+def _like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A copy, in the weight's memory layout where it has its shape.
+
+    Fused optimisers walk through weights and their state as they lie in memory, and files do not keep the layout.
+    """
+    if value.shape != weight.shape:
+        return value.clone()
+    return torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def part(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors under a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,50 @@
+"""Eval-mode forward passes over many rows: logits for snapshots and accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from datadiet.data.batches import Batches
+from datadiet.numerics import Numerics
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the block, each module back in its own mode afterwards; no gradient is recorded."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def predict(
+    model: nn.Module, batches: Batches, numerics: Numerics, rows: np.ndarray | None = None
+) -> torch.Tensor:
+    """(n, C) float32 logits of unaugmented rows (all by default), in eval mode.
+
+    Every forward pass has the same number of rows, the last one filled up, so that a row's logits do not depend on
+    how many rows are asked for.
+    """
+    wanted = torch.arange(len(batches)) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
+    wanted = wanted.to(batches.device)
+    size = numerics.scoring_batch
+    out = []
+    with evaluation(model), numerics.autocast(scoring=True):
+        for start in range(0, len(wanted), size):
+            part = wanted[start : start + size]
+            count = len(part)
+            if count < size:
+                part = torch.cat([part, part[:1].expand(size - count)])
+            inputs = batches.inputs(part)
+            logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+            out.append(logits[:count].float())
+    return torch.cat(out)

@@ -1,0 +1,341 @@
+"""Parquet and CSV tables, .npz files and arrays in memory."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from datadiet.data import load
+from datadiet.errors import DatadietError
+
+N = 40
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    return pa.table(
+        {
+            "age": rng.integers(18, 90, N),
+            "height": rng.normal(170, 10, N),
+            "town": pa.array(["Rome", "Oslo", "Bern", "Oslo"] * (N // 4)).dictionary_encode(),
+            "member": [bool(row % 3) for row in range(N)],
+            "label": [["no", "yes"][row % 2] for row in range(N)],
+        }
+    )
+
+
+def save(table, path):
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return path
+    if "town" in table.column_names:
+        place = table.column_names.index("town")
+        table = table.set_column(place, "town", table.column("town").cast(pa.string()))
+    sink = pa.BufferOutputStream()
+    pa.csv.write_csv(table, sink)
+    text = sink.getvalue().to_pybytes()
+    if ".tsv" in path.name:
+        text = text.replace(b",", b"\t")
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.csv.gz", "t.tsv"])
+def test_numbers_stay_raw_and_categories_become_columns_in_sorted_order(tmp_path, table, name):
+    data = load(save(table, tmp_path / name), test_fraction=0)
+    assert data.name == "t"
+    assert data.kind == "table"
+    assert data.classes == ("no", "yes")
+    assert data.input_shape == (2 + 3 + 2,)
+    want = np.stack(
+        [
+            table["age"].to_numpy(),
+            table["height"].to_numpy(),
+            *[[float(town == one) for town in table["town"].to_pylist()] for one in ("Bern", "Oslo", "Rome")],
+            *[[float(member == one) for member in table["member"].to_pylist()] for one in (False, True)],
+        ],
+        axis=1,
+    ).astype(np.float32)
+    assert np.array_equal(data.train.inputs, want)
+    assert np.allclose(data.mean, want.mean(0, dtype=np.float64))
+    assert data.labels.tolist() == [0, 1] * (N // 2)
+
+
+def test_the_cut_test_split_keeps_rows_and_ids_and_loads_again(tmp_path, table):
+    keyed = table.append_column("key", pa.array([f"row{row}" for row in range(N)]))
+    data = load(save(keyed, tmp_path / "t.parquet"), id="key")
+    assert (len(data), len(data.test)) == (32, 8)
+    assert list(data.train.ids) == [f"row{row}" for row in data.rows]
+    assert np.array_equal(data.train.inputs[:, 0], table["age"].to_numpy()[data.rows])
+    assert load(**data.source).fingerprint == data.fingerprint
+
+
+def test_categories_come_from_training_rows_and_new_ones_in_test_are_all_zeros(tmp_path, table):
+    other = table.slice(0, 4).set_column(2, "town", pa.array(["Rome", "Lima", "Lima", "Oslo"]))
+    data = load(save(table, tmp_path / "a.parquet"), test=save(other, tmp_path / "b.csv"))
+    assert len(data) == N
+    assert data.test.inputs[:, 2:5].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert load(**data.source).test.fingerprint == data.test.fingerprint
+
+
+def test_a_split_column_says_which_rows_are_for_testing(tmp_path, table):
+    words = ["train"] * 30 + ["test"] * 10
+    data = load(save(table.append_column("part", pa.array(words)), tmp_path / "t.csv"), split="part")
+    assert (len(data), len(data.test)) == (30, 10)
+    assert data.input_shape == (7,)
+    with pytest.raises(DatadietError, match="column 'part': 'dev' in row 0"):
+        load(save(table.append_column("part", pa.array(["dev"] * N)), tmp_path / "u.csv"), split="part")
+
+
+def test_a_column_of_vectors_is_spread_out(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    labels = pa.array([0, 1] * 10)
+    data = load(save(pa.table({"v": list(vectors), "y": labels}), tmp_path / "t.parquet"), test_fraction=0)
+    assert np.array_equal(data.train.inputs, vectors)
+    with pytest.raises(DatadietError, match="lists of several lengths"):
+        load(save(pa.table({"v": [[1.0]] * 19 + [[1.0, 2.0]], "y": labels}), tmp_path / "u.parquet"))
+
+
+def test_numeric_labels_are_sorted_by_size_and_named(tmp_path):
+    table = pa.table({"x": np.arange(30.0), "target": [10, 9, 100] * 10})
+    for name in ("t.csv", "t.parquet"):
+        data = load(save(table, tmp_path / name))
+        assert data.classes == ("9", "10", "100")
+    data = load(save(pa.table({"x": np.arange(30.0), "y": [1.0, 2.0, 3.0] * 10}), tmp_path / "f.parquet"))
+    assert data.classes == ("1", "2", "3")
+
+
+def test_the_label_column_is_asked_for_when_no_usual_one_is_there(tmp_path, table):
+    path = save(table.rename_columns(["age", "height", "town", "member", "verdict"]), tmp_path / "t.csv")
+    with pytest.raises(DatadietError, match=r"which column is the label\?; give label= .*verdict"):
+        load(path)
+    assert load(path, label="verdict").classes == ("no", "yes")
+    with pytest.raises(DatadietError, match="unknown column 'verdikt'; did you mean verdict"):
+        load(path, label="verdikt")
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+def test_missing_values_and_labels_name_column_and_row(tmp_path, table, name):
+    ages = [None if row == 7 else float(row) for row in range(N)]
+    with pytest.raises(
+        DatadietError, match=r"column 'age': 1 values missing, NaN or infinite, first in row 7"
+    ):
+        load(save(table.set_column(0, "age", pa.array(ages)), tmp_path / name))
+    ages = [float("nan") if row == 8 else float(row) for row in range(N)]
+    with pytest.raises(DatadietError, match=r"column 'age': .*row 8"):
+        load(save(table.set_column(0, "age", pa.array(ages)), tmp_path / name))
+    ages = [float("inf") if row == 9 else float(row) for row in range(N)]
+    with pytest.raises(DatadietError, match=r"column 'age': .*row 9"):
+        load(save(table.set_column(0, "age", pa.array(ages)), tmp_path / name))
+    towns = [None if row == 3 else "Oslo" for row in range(N)]
+    with pytest.raises(DatadietError, match=r"column 'town': .*row 3"):
+        load(save(table.set_column(2, "town", pa.array(towns)), tmp_path / name))
+    labels = [None if row == 5 else "yes" for row in range(N)]
+    with pytest.raises(DatadietError, match=r"column 'label': 1 labels are missing, the first in row 5"):
+        load(save(table.set_column(4, "label", pa.array(labels)), tmp_path / name))
+    numbers = [None if row == 6 else row % 2 for row in range(N)]
+    with pytest.raises(DatadietError, match=r"column 'label': 1 labels are missing, the first in row 6"):
+        load(save(table.set_column(4, "label", pa.array(numbers)), tmp_path / name))
+
+
+def test_labels_that_are_measurements_are_refused(tmp_path, table):
+    path = save(table.set_column(4, "label", pa.array(np.linspace(0, 1, N))), tmp_path / "t.parquet")
+    with pytest.raises(DatadietError, match="a measurement, not a class"):
+        load(path)
+
+
+def test_one_class_and_a_class_of_one_row_are_refused(tmp_path, table):
+    path = save(table.set_column(4, "label", pa.array(["yes"] * N)), tmp_path / "t.csv")
+    with pytest.raises(DatadietError, match="all examples are of one class"):
+        load(path)
+    path = save(
+        table.set_column(4, "label", pa.array(["yes"] * 20 + ["no"] * 19 + ["once"])), tmp_path / "u.csv"
+    )
+    with pytest.raises(DatadietError, match="class 'once' has 1 example"):
+        load(path)
+
+
+def test_too_many_categories_and_odd_types_name_the_column(tmp_path):
+    count = 1201
+    labels = pa.array([row % 2 for row in range(count)])
+    path = save(
+        pa.table({"x": np.arange(count), "name": [f"n{i}" for i in range(count)], "y": labels}),
+        tmp_path / "t.csv",
+    )
+    with pytest.raises(DatadietError, match=r"column 'name': \d+ categories, at most 1000"):
+        load(path, test_fraction=0)
+    assert load(path, drop=["name"]).input_shape == (1,)
+    dates = pa.array(np.arange(count).astype("datetime64[D]"))
+    with pytest.raises(DatadietError, match="column 'when': a column of type date32"):
+        load(save(pa.table({"x": np.arange(count), "when": dates, "y": labels}), tmp_path / "u.parquet"))
+    with pytest.raises(DatadietError, match="no column is left"):
+        load(path, drop=["name", "x"])
+
+
+def test_broken_tables_are_one_line(tmp_path, table):
+    path = save(table, tmp_path / "t.parquet")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DatadietError, match=r"t.parquet: truncated or in another format"):
+        load(path)
+    (tmp_path / "e.csv").write_text("")
+    with pytest.raises(DatadietError, match="an empty file"):
+        load(tmp_path / "e.csv")
+    (tmp_path / "h.csv").write_text("x,label\n")
+    with pytest.raises(DatadietError, match="has no rows"):
+        load(tmp_path / "h.csv")
+    (tmp_path / "r.csv").write_text("x,label\n1,a\n2\n")
+    with pytest.raises(DatadietError, match=r"r.csv: truncated or in another format .*columns"):
+        load(tmp_path / "r.csv")
+    (tmp_path / "d.csv").write_text("x,x,label\n1,2,a\n")
+    with pytest.raises(DatadietError, match="two columns are called 'x'"):
+        load(tmp_path / "d.csv")
+
+
+def test_a_test_table_must_fit_the_training_table(tmp_path, table):
+    path = save(table, tmp_path / "t.parquet")
+    with pytest.raises(DatadietError, match="no such file"):
+        load(path, test=tmp_path / "none.csv")
+    with pytest.raises(DatadietError, match="has no column 'height'"):
+        load(path, test=save(table.drop_columns(["height"]), tmp_path / "b.parquet"))
+    with pytest.raises(DatadietError, match="the label 'maybe' in row 0 does not occur in training"):
+        load(path, test=save(table.set_column(4, "label", pa.array(["maybe"] * N)), tmp_path / "c.parquet"))
+    with pytest.raises(DatadietError, match="column 'age': is of type string here, of numbers"):
+        load(path, test=save(table.set_column(0, "age", pa.array(["old"] * N)), tmp_path / "d.parquet"))
+
+
+X = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+Y = np.arange(40) % 4
+
+
+def test_npz_with_named_splits_and_with_one_pair(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X[:8], y_test=Y[:8], classes=list("abcd"))
+    data = load(tmp_path / "a.npz")
+    assert (len(data), len(data.test), data.classes) == (40, 8, ("a", "b", "c", "d"))
+    for x, y in (("x", "y"), ("images", "labels"), ("data", "targets")):
+        np.savez_compressed(tmp_path / "b.npz", **{x: X, y: Y})
+        data = load(tmp_path / "b.npz", test_fraction=0.25)
+        assert (len(data), len(data.test)) == (28, 12)
+        assert np.array_equal(data.train.inputs, X[data.rows])
+        assert load(**data.source).fingerprint == data.fingerprint
+
+
+def test_npz_ids_follow_their_rows(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y, ids=[f"i{row}" for row in range(40)])
+    data = load(tmp_path / "a.npz")
+    assert list(data.train.ids) == [f"i{row}" for row in data.rows]
+
+
+def test_broken_npz_files_are_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=X, y=Y)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:-10], b"no zip", b"PK\x03\x04" + bytes(100)):
+        path.write_bytes(content)
+        with pytest.raises(DatadietError, match=r"empty, truncated, or not an .npz file"):
+            load(path)
+    damaged = bytearray(whole)
+    damaged[2000] ^= 255
+    path.write_bytes(damaged)
+    with pytest.raises(DatadietError, match="truncated"):
+        load(path)
+    path.write_bytes(b"")
+    with pytest.raises(DatadietError, match="an empty file"):
+        load(path)
+
+
+def test_npz_objects_are_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    np.savez(tmp_path / "a.npz", x=np.array([Bomb()], dtype=object), y=Y)
+    with pytest.raises(DatadietError, match="'x' holds Python objects, which are not read"):
+        load(tmp_path / "a.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_npz_without_a_pair_lists_its_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", foo=X, bar=Y)
+    with pytest.raises(DatadietError, match=r"no pair of inputs and labels among its arrays \(foo, bar\)"):
+        load(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X)
+    with pytest.raises(DatadietError, match="has no array 'y_test'"):
+        load(tmp_path / "a.npz")
+
+
+def test_arrays_and_tensors_are_taken_in_pairs():
+    data = load((X, Y), name="mine")
+    assert (data.name, len(data), len(data.test)) == ("mine", 32, 8)
+    assert data.source == {"source": "memory"}
+    whole = load((X, Y), test_fraction=0)
+    assert whole.test is None
+    assert whole.rows is None
+    for pair in (((X, Y), (X[:8], Y[:8])), (X, Y)):
+        data = load(pair) if isinstance(pair[0], tuple) else load(pair, test=(X[:8], Y[:8]))
+        assert (len(data), len(data.test)) == (40, 8)
+    tensors = load((torch.from_numpy(X.transpose(0, 3, 1, 2).copy()), torch.from_numpy(Y)), test_fraction=0)
+    assert tensors.fingerprint == whole.fingerprint
+
+
+def test_labels_may_be_names():
+    names = np.array(["cat", "dog"])[Y % 2]
+    data = load((X, names), test=(X[:2], ["dog", "cat"]))
+    assert data.classes == ("cat", "dog")
+    assert data.test.labels.tolist() == [1, 0]
+    with pytest.raises(DatadietError, match="'cow' in row 1 does not occur in training"):
+        load((X, names), test=(X[:2], ["dog", "cow"]))
+
+
+BAD = {
+    "38 labels for 40 inputs": (X, Y[:38]),
+    "label -1 in row 2 is out of range": (X, np.where(np.arange(40) == 2, -1, Y)),
+    "1 labels are missing .NaN., the first in row 3": (X, np.where(np.arange(40) == 3, np.nan, Y)),
+    "1 labels are missing, the first in row 1": (X, [None if row == 1 else "a" for row in range(40)]),
+    "1 labels are missing, the first in row 2": (
+        X,
+        [float("nan") if row == 2 else "ab"[row % 2] for row in range(40)],
+    ),
+    "labels are not whole numbers": (X, Y + 0.5),
+    "one label a row is needed": (X, np.eye(4)[Y]),
+    "all training examples are of one class": (X, np.zeros(40, int)),
+    "NaN or infinite values, the first in row 5": (
+        np.where(np.arange(40)[:, None] == 5, np.nan, np.ones((40, 3))),
+        Y,
+    ),
+    "NaN or infinite values, the first in row 6": (
+        np.where(np.arange(40)[:, None] == 6, np.inf, np.ones((40, 3))),
+        Y,
+    ),
+    "NaN or infinite values, the first in row 7": (
+        np.where(np.arange(40)[:, None] == 7, 1e300, np.ones((40, 3))),
+        Y,
+    ),
+    "no examples": (X[:0], Y[:0]),
+    "rows of several sizes": ([[1.0, 2.0]] * 39 + [[1.0]], Y),
+    "class '3' has 1 example, too few to split": (X, np.where(np.arange(40) == 0, 3, Y % 3)),
+    "is out of range: more classes than examples": (X, Y * 10**9),
+    "numbers are needed": (np.array([["a", "b"]] * 40), Y),
+    "inputs of shape .40,.": (np.zeros(40), Y),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_arrays_are_one_line(message):
+    with pytest.raises(DatadietError, match=message) as caught:
+        load(BAD[message])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_dataset_is_said():
+    for thing in (3, None, [X, Y], {"x": X}, X):
+        with pytest.raises(DatadietError, match="is no dataset; give a name, a path"):
+            load(thing)
+    with pytest.raises(DatadietError, match="a pair"):
+        load((X,))

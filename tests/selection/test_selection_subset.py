@@ -1,0 +1,124 @@
+"""A Subset holds each row once, says where it comes from, and how the classes fared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+from datadiet.errors import DatadietError
+from datadiet.selection import Subset, select
+
+
+def test_a_subset_is_an_array_where_one_is_wanted():
+    subset = Subset(np.array([5, 1, 3]), 10, "abc")
+    assert subset.indices.tolist() == list(subset) == [1, 3, 5]
+    assert np.asarray(subset).dtype == np.int64
+    assert np.arange(10)[subset].tolist() == [1, 3, 5]
+    assert len(subset) == 3
+    assert subset[0] == 1
+    assert subset[-2:].tolist() == [3, 5]
+    assert subset.keep == 0.3
+    assert np.array(subset, dtype=np.float32, copy=True).dtype == np.float32
+
+
+def test_a_subset_cannot_be_changed():
+    mine = np.array([1, 2, 3])
+    subset = Subset(mine, 5)
+    mine[0] = 0
+    assert subset.indices.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="read-only"):
+        subset.indices[0] = 4
+    view = np.array([1, 2, 3])[:2]
+    view.setflags(write=False)
+    view.base[0] = 0
+    kept = Subset(view, 5)
+    view.base[0] = 1
+    assert kept.indices.tolist() == [0, 2]
+
+
+def test_subsets_are_equal_by_rows_and_dataset_and_survive_a_pickle():
+    one = Subset([1, 2], 5, "a", {"name": "x"})
+    assert one == Subset([2, 1], 5, "a") == pickle.loads(pickle.dumps(one))
+    assert hash(one) == hash(Subset([2, 1], 5, "a"))
+    assert one != Subset([1, 2], 5, "b")
+    assert one != Subset([1, 2], 6, "a")
+    assert one != Subset([1, 3], 5, "a")
+    assert one.digest == hashlib.blake2b(struct.pack("<2q", 1, 2), digest_size=16).hexdigest()
+    assert one.digest != Subset([1, 3], 5, "a").digest
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([1, 2, 2, 4, 4], "row 2 is repeated"),
+        ([0, 10], "row 10 is out of range"),
+        ([-1, 3], "row -1 is out of range"),
+        (np.array([2**64 - 1], np.uint64), "out of range"),
+        ([], "type float64|no examples"),
+        (np.zeros(0, int), "no examples"),
+        ([0.5, 1.0], "type float64"),
+        ([[1, 2]], r"shape \(1, 2\)"),
+        ([True, False], "type bool"),
+    ],
+)
+def test_rows_that_are_no_subset_are_refused(rows, words):
+    with pytest.raises(DatadietError, match=words):
+        Subset(rows, 10)
+
+
+def test_a_subset_of_another_dataset_is_refused():
+    subset = Subset([1, 2], 5, "a")
+    subset.check("a", 5)
+    subset.check(None, 5)
+    Subset([1, 2], 5).check("b", 5)
+    with pytest.raises(DatadietError, match="dataset a, this one is b"):
+        subset.check("b", 5)
+    with pytest.raises(DatadietError, match=r"half.npy: .*5 examples, this one has 6"):
+        subset.check("a", 6, where="half.npy")
+
+
+def test_a_selection_says_how_it_was_made_in_plain_values():
+    subset = select(np.arange(10.0), np.float64(0.4), "window", offset=0.2, fingerprint="abc", seed=3)
+    assert subset.indices.tolist() == [2, 3, 4, 5]
+    assert (subset.fingerprint, subset.size, subset.balance) == ("abc", 10, None)
+    policy = json.loads(json.dumps(subset.policy))
+    assert policy == {"name": "window", "keep": 0.4, "seed": 3, "run": 0, "offset": 0.2}
+    assert not subset.indices.flags.writeable
+
+
+def test_the_class_balance_is_reported_and_a_class_that_falls_is_warned_about(caplog):
+    labels = np.repeat([0, 1, 3], [100, 100, 100])
+    scores = np.concatenate([np.arange(100.0), np.arange(100.0) + 95, np.arange(100.0) + 1000])
+    with caplog.at_level(logging.WARNING, "datadiet.selection"):
+        subset = select(scores, 0.5, labels=labels)
+    assert subset.balance == {"before": (100, 100, 0, 100), "after": (0, 50, 0, 100)}
+    assert subset.warnings == ("class 0 vanishes",)
+    assert "class 0 vanishes" in caplog.text
+    subset = select(scores, 0.5, labels=labels, warn_below=1.1)
+    assert "class 1 falls below 1.1 of the former share" in subset.warnings[1]
+    assert "33.333% before, 33.333% after" in subset.warnings[1]
+    assert select(scores, 0.5, labels=labels, balanced=True).warnings == ()
+
+
+def test_options_and_names_are_checked_before_anything_is_chosen():
+    scores = np.arange(10.0)
+    with pytest.raises(DatadietError, match="did you mean hardest"):
+        select(scores, 0.5, "hardset")
+    with pytest.raises(DatadietError, match=r"no option 'ofset'; its options: offset, balanced"):
+        select(scores, 0.5, "window", ofset=0.1)
+    with pytest.raises(DatadietError, match="no class-balanced form"):
+        select(scores, 0.5, "stratified", labels=np.zeros(10, int), balanced=True)
+    with pytest.raises(DatadietError, match="needs the labels"):
+        select(scores, 0.5, "hardest", balanced=True)
+    with pytest.raises(DatadietError, match=r"labels have shape \(9,\)"):
+        select(scores, 0.5, labels=np.zeros(9, int))
+    with pytest.raises(DatadietError, match="the label -1 in row 4"):
+        select(scores, 0.5, labels=np.array([0, 0, 0, 0, -1, 0, 0, 0, 0, 0]))
+    with pytest.raises(DatadietError, match=r"keep is 1\.5"):
+        select(scores, 1.5)
