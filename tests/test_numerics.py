@@ -32,7 +32,8 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("hardware", "device"), [({"cuda": 1}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu"), ({"cuda": 1, "mps": True}, "cuda")]
+    ("hardware", "device"),
+    [({"cuda": 1}, "cuda"), ({"mps": True}, "mps"), ({}, "cpu"), ({"cuda": 1, "mps": True}, "cuda")],
 )
 def test_the_best_device_there_is_is_taken(machine, hardware, device):
     machine(**hardware)

@@ -33,15 +33,11 @@ class Diverged(DatadietError):
     """A run's loss is no longer a number; that run ends, others do not."""
 
 
-def _rebuild(
-    kind: type[DatadietError], what: str, where: str | None, fix: str | None
-) -> DatadietError:
+def _rebuild(kind: type[DatadietError], what: str, where: str | None, fix: str | None) -> DatadietError:
     return kind(what, where=where, fix=fix)
 
 
-def unknown(
-    kind: str, name: object, known: Iterable[str], *, where: object = None
-) -> DatadietError:
+def unknown(kind: str, name: object, known: Iterable[str], *, where: object = None) -> DatadietError:
     """The error for a name nobody registered, with the nearest known ones."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

@@ -43,9 +43,7 @@ class Step:
             return cls(Fraction(0), "it")
         match = _FORM.fullmatch(cleaned)
         if match is None or (match[3] == "it" and match[2]):
-            raise DatadietError(
-                f"{str(text)!r} is not a step", where=where, fix='write "0", "780it" or "2ep"'
-            )
+            raise DatadietError(f"{str(text)!r} is not a step", where=where, fix='write "0", "780it" or "2ep"')
         count = Fraction(f"{match[1]}.{match[2] or 0}")
         return cls(count, match[3] if count else "it")
 

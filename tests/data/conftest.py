@@ -100,10 +100,7 @@ def idx_bytes():
     """An array as an idx file."""
 
     def encode(array: np.ndarray) -> bytes:
-        return (
-            struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-            + array.astype(np.uint8).tobytes()
-        )
+        return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
     return encode
 
@@ -123,9 +120,7 @@ def write_idx(idx_bytes):
             "t10k-labels-idx1": np.arange(20) % 10,
         }
         for part, array in arrays.items():
-            name = (
-                pattern.format(part=part) if "{part}" in pattern else part.replace("-idx", ".idx") + pattern
-            )
+            name = pattern.format(part=part) if "{part}" in pattern else part.replace("-idx", ".idx") + pattern
             content = idx_bytes(array)
             (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
         return train.astype(np.uint8)

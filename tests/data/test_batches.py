@@ -42,9 +42,7 @@ def cases(draw):
     shape = (rows, height, width, draw(st.integers(1, 4)))
     count = draw(st.integers(1, 6))
     wanted = draw(st.lists(st.integers(0, rows - 1), min_size=count, max_size=count))
-    shifts = draw(
-        st.lists(st.tuples(st.integers(0, 2 * pad), st.integers(0, 2 * pad)), min_size=count, max_size=count)
-    )
+    shifts = draw(st.lists(st.tuples(st.integers(0, 2 * pad), st.integers(0, 2 * pad)), min_size=count, max_size=count))
     flips = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     return shape, pad, mode, wanted, shifts, flips, draw(st.sampled_from([np.uint8, np.float32]))
 
@@ -99,9 +97,7 @@ def test_a_test_split_is_normalised_with_the_numbers_of_the_training_set():
     train, test = rng.integers(0, 99, (8, 4, 4, 3), np.uint8), rng.integers(99, 255, (5, 4, 4, 3), np.uint8)
     data = from_arrays("made up", (train, np.arange(8) % 2), (test, np.arange(5) % 2))
     got = Batches(data.test, data).inputs(torch.arange(5)).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(
-        got.numpy(), (test - train.mean((0, 1, 2))) / train.std((0, 1, 2)), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(got.numpy(), (test - train.mean((0, 1, 2))) / train.std((0, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_a_table_are_standardised_and_a_constant_column_becomes_zero():
@@ -114,9 +110,7 @@ def test_rows_of_a_table_are_standardised_and_a_constant_column_becomes_zero():
     got = batches.inputs(rows)
     wide = table.astype(np.float64)
     deviation = np.where(wide.std(0) > 0, wide.std(0), 1.0)
-    np.testing.assert_allclose(
-        got.numpy(), ((wide - wide.mean(0)) / deviation)[[3, 3, 19]], rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(got.numpy(), ((wide - wide.mean(0)) / deviation)[[3, 3, 19]], rtol=1e-4, atol=1e-5)
     assert batches.labels[rows].tolist() == [0, 0, 1]
     assert len(batches) == 20
 
@@ -132,9 +126,7 @@ def test_inputs_of_several_parts_stay_a_dict_and_keep_their_types():
 
 def test_a_pad_wider_than_the_image_can_not_reflect_and_is_refused_before_training():
     data = _images(0, (4, 8, 3, 1))
-    with pytest.raises(
-        DatadietError, match=r"made up: a reflecting pad of 3 on images of 8×3; pad at most 2"
-    ):
+    with pytest.raises(DatadietError, match=r"made up: a reflecting pad of 3 on images of 8×3; pad at most 2"):
         Batches(data.train, data, pad=3)
     Batches(data.train, data, pad=3, pad_mode="zeros")
     with pytest.raises(DatadietError, match="pad_mode 'mirror'; one of reflect, zeros"):

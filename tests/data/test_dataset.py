@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datadiet.data import DATASETS, Dataset, from_arrays, load
-from datadiet.data.dataset import Examples, Fingerprint, content_hash, moments
+from datadiet.data.content import content_hash, moments
+from datadiet.data.dataset import Examples, Fingerprint
 from datadiet.data.noise import parse
 from datadiet.data.splits import fixed_test_split, stratified
 from datadiet.errors import DatadietError
@@ -73,9 +74,7 @@ def test_options_a_source_does_not_have_are_named():
     with pytest.raises(DatadietError, match="unknown option 'corse'; did you mean coarse"):
         load("cifar100", corse=True)
     for option in ({"test": "x.csv"}, {"test_fraction": 0.5}, {"label": "y"}):
-        with pytest.raises(
-            DatadietError, match=f"{next(iter(option))} is given, but this source has its own"
-        ):
+        with pytest.raises(DatadietError, match=f"{next(iter(option))} is given, but this source has its own"):
             load("digits", **option)
     with pytest.raises(DatadietError, match=r"a split of 1\.5"):
         load((np.ones((4, 2)), [0, 1, 0, 1]), test_fraction=1.5)
@@ -238,9 +237,7 @@ def test_validation_is_cut_from_training_with_its_noise_and_its_rows():
     assert np.array_equal(cut.train.inputs, data.train.inputs[cut.rows])
     held = np.setdiff1d(np.arange(120), cut.rows)
     assert np.array_equal(cut.validation.labels, data.labels[held])
-    assert all(
-        np.array_equal(a, b) for a, b in zip((cut.mean, cut.std), moments(cut.train.inputs), strict=True)
-    )
+    assert all(np.array_equal(a, b) for a, b in zip((cut.mean, cut.std), moments(cut.train.inputs), strict=True))
     assert not np.array_equal(cut.rows, data.with_validation(0.25, seed=6).rows)
     with pytest.raises(DatadietError, match="cut already"):
         cut.with_validation(0.1)

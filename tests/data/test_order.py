@@ -68,8 +68,7 @@ def test_passes_differ_and_so_do_runs_and_purposes():
     order = Order(rows, 64, STREAM)
     draws = [order.batch(step)[0].tolist() for step in range(4)]
     draws += [
-        Order(rows, 64, other).batch(0)[0].tolist()
-        for other in [(0, "score", 1), (0, "retrain", 0), (1, "score", 0)]
+        Order(rows, 64, other).batch(0)[0].tolist() for other in [(0, "score", 1), (0, "retrain", 0), (1, "score", 0)]
     ]
     assert len({tuple(draw) for draw in draws}) == len(draws)
 

@@ -154,9 +154,7 @@ def test_a_pickle_that_asks_for_a_function_is_refused_and_never_run(tmp_path, wr
         (codecs.decode, (b"x",)),
     ):
         (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Call(function, arguments)}, protocol))
-        with pytest.raises(
-            DatadietError, match=r"data_batch_1: this pickle asks for '[\w.]+', which is not an array"
-        ):
+        with pytest.raises(DatadietError, match=r"data_batch_1: this pickle asks for '[\w.]+', which is not an array"):
             load(folder)
         assert not trace.exists()
 
@@ -179,15 +177,9 @@ HOSTILE = {
     "another class": Call(reconstruct, (np.dtype, (0,), b"b")),
     "ndarray called itself": Call(np.ndarray, ((1 << 40,),)),
     "an array never filled": Call(reconstruct, (np.ndarray, (0,), b"b")),
-    "too few bytes": Call(
-        reconstruct, (np.ndarray, (0,), b"b"), (1, (1000, 1000), np.dtype("u1"), False, b"x")
-    ),
-    "a negative shape": Call(
-        reconstruct, (np.ndarray, (0,), b"b"), (1, (-1, -1), np.dtype("u1"), False, b"x")
-    ),
-    "a list for its bytes": Call(
-        reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("u1"), False, [1])
-    ),
+    "too few bytes": Call(reconstruct, (np.ndarray, (0,), b"b"), (1, (1000, 1000), np.dtype("u1"), False, b"x")),
+    "a negative shape": Call(reconstruct, (np.ndarray, (0,), b"b"), (1, (-1, -1), np.dtype("u1"), False, b"x")),
+    "a list for its bytes": Call(reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("u1"), False, [1])),
     "an unknown encoding": Call(codecs.encode, ("x", "rot13")),
     "a type itself": np.dtype("u1"),
 }

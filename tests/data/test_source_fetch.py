@@ -157,8 +157,7 @@ def test_a_failing_server_is_one_line_that_says_what_to_put_where(server, tmp_pa
 def test_two_processes_after_one_file_download_it_once(server, tmp_path):
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(fetch.fetch(published(server), tmp_path)))
-        for _ in range(4)
+        threading.Thread(target=lambda: results.append(fetch.fetch(published(server), tmp_path))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -198,9 +197,7 @@ def test_without_a_network_one_line_says_which_file_to_put_where(name, tmp_path,
 
 def test_download_false_never_touches_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch.urllib.request, "urlopen", lambda *a, **k: pytest.fail("asked the network"))
-    with pytest.raises(
-        DatadietError, match=r"train-images-idx3-ubyte.gz, .*t10k-labels-idx1-ubyte.gz not there"
-    ):
+    with pytest.raises(DatadietError, match=r"train-images-idx3-ubyte.gz, .*t10k-labels-idx1-ubyte.gz not there"):
         load("mnist", download=False)
 
 
@@ -223,8 +220,6 @@ def test_a_named_dataset_is_downloaded_to_the_cache_and_found_there_later(
     monkeypatch.setitem(mnist.SITES, "mnist", (server.url("/"),))
     first = load("mnist")
     assert len(server.asked) == 4
-    assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(
-        f"{part}-ubyte.gz" for part in mnist.PARTS
-    )
+    assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(f"{part}-ubyte.gz" for part in mnist.PARTS)
     assert load("mnist").fingerprint == first.fingerprint
     assert len(server.asked) == 4

@@ -23,9 +23,7 @@ def images(png):
 
     def make(count=20, labels=None, size=(8, 6), mode="RGB"):
         cells = [{"bytes": png(row, size=size, mode=mode), "path": None} for row in range(count)]
-        return pa.table(
-            {"image": cells, "label": [row % 2 for row in range(count)] if labels is None else labels}
-        )
+        return pa.table({"image": cells, "label": [row % 2 for row in range(count)] if labels is None else labels})
 
     return make
 
@@ -148,7 +146,5 @@ def test_a_stream_is_refused_in_words():
 
 def test_without_the_package_a_name_gives_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(
-        DatadietError, match=r"`datasets` package is not installed; pip install 'datadiet\[hf\]'"
-    ):
+    with pytest.raises(DatadietError, match=r"`datasets` package is not installed; pip install 'datadiet\[hf\]'"):
         load("hf:somebody/something")

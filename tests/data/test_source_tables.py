@@ -124,9 +124,7 @@ def test_the_label_column_is_asked_for_when_no_usual_one_is_there(tmp_path, tabl
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
 def test_missing_values_and_labels_name_column_and_row(tmp_path, table, name):
     ages = [None if row == 7 else float(row) for row in range(N)]
-    with pytest.raises(
-        DatadietError, match=r"column 'age': 1 values missing, NaN or infinite, first in row 7"
-    ):
+    with pytest.raises(DatadietError, match=r"column 'age': 1 values missing, NaN or infinite, first in row 7"):
         load(save(table.set_column(0, "age", pa.array(ages)), tmp_path / name))
     ages = [float("nan") if row == 8 else float(row) for row in range(N)]
     with pytest.raises(DatadietError, match=r"column 'age': .*row 8"):
@@ -155,9 +153,7 @@ def test_one_class_and_a_class_of_one_row_are_refused(tmp_path, table):
     path = save(table.set_column(4, "label", pa.array(["yes"] * N)), tmp_path / "t.csv")
     with pytest.raises(DatadietError, match="all examples are of one class"):
         load(path)
-    path = save(
-        table.set_column(4, "label", pa.array(["yes"] * 20 + ["no"] * 19 + ["once"])), tmp_path / "u.csv"
-    )
+    path = save(table.set_column(4, "label", pa.array(["yes"] * 20 + ["no"] * 19 + ["once"])), tmp_path / "u.csv")
     with pytest.raises(DatadietError, match="class 'once' has 1 example"):
         load(path)
 

@@ -95,9 +95,7 @@ def test_a_stream_without_a_length_is_refused():
 
 
 def test_random_transforms_are_refused():
-    with pytest.raises(
-        DatadietError, match="differs from one reading to the next; take random transforms out"
-    ):
+    with pytest.raises(DatadietError, match="differs from one reading to the next; take random transforms out"):
         load(Items(lambda row: (torch.rand(3, 6, 8), int(Y[row]))))
 
 

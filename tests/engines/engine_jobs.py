@@ -67,9 +67,7 @@ def unpicklable_result(context: Context) -> object:
 
 def total(context: Context, fingerprint: str) -> tuple[float, bool]:
     arrays = context.shared(fingerprint)
-    return float(sum(array.sum() for array in arrays.values())), any(
-        a.flags.writeable for a in arrays.values()
-    )
+    return float(sum(array.sum() for array in arrays.values())), any(a.flags.writeable for a in arrays.values())
 
 
 def report(context: Context, steps: int) -> int:

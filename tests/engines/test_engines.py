@@ -112,9 +112,7 @@ def test_a_caller_that_is_busy_elsewhere_does_not_stall_jobs(pool: Processes, tm
     assert seen[-1].info["step"] == 6
 
 
-def test_log_lines_of_jobs_reach_the_handlers_of_the_caller(
-    engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_lines_of_jobs_reach_the_handlers_of_the_caller(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         list(engine.run([Job("w", work.warn)]))
     assert "from afar: 7" in caplog.text
@@ -168,9 +166,7 @@ def test_a_stop_lets_jobs_save_and_then_says_so(engine: Engine, tmp_path: Path) 
 
 def test_ctrl_c_lets_jobs_save_and_the_old_handler_comes_back(engine: Engine, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
-    function = (
-        work.interrupt_self_then_wait if isinstance(engine, Inline) else work.interrupt_parent_then_wait
-    )
+    function = work.interrupt_self_then_wait if isinstance(engine, Inline) else work.interrupt_parent_then_wait
     with pytest.raises(Interrupted):
         list(engine.run([Job("asker", function, {"folder": str(tmp_path)})]))
     assert (tmp_path / "asker.saved").exists()
@@ -206,9 +202,7 @@ def test_a_killed_worker_fails_its_job_only(pool: Processes) -> None:
     assert "exit code 5" in str(found["left"].error)
 
 
-def test_a_job_that_does_not_hear_its_timeout_is_ended(
-    pool: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_does_not_hear_its_timeout_is_ended(pool: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "grace", 0.1)
     found = outcomes(pool, Job("deaf", work.deaf, timeout=0.1), Job("good", work.square, {"value": 3}))
     assert "took longer than its 0.1 s" in str(found["deaf"].error)

@@ -139,9 +139,7 @@ def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path: Path) -
     assert folder.exists()
     os.utime(folder, (time.time() - 1000, time.time() - 1000))
     text = RUN.format(here=str(HERE)) + "import numpy as np\nProcesses(1).share('g', {'x': np.ones(2)})"
-    subprocess.run(
-        [sys.executable, "-c", text], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=240
-    )
+    subprocess.run([sys.executable, "-c", text], check=True, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=240)
     assert not list(tmp_path.glob("datadiet-shared-*"))
 
 

@@ -96,9 +96,7 @@ def test_corrupted_labels_are_framed_with_the_label_given():
     assert len(frames(figure)) == 2
     assert texts(figure, "given") == ["cat", "dog"]
     assert len(texts(figure, "key")) == 1
-    figure = gallery(
-        numbered(4), [1, 1, 0, 0], np.arange(4.0), ["cat", "dog"], 1, corrupted, original=[1, 0, 0, 1]
-    )
+    figure = gallery(numbered(4), [1, 1, 0, 0], np.arange(4.0), ["cat", "dog"], 1, corrupted, original=[1, 0, 0, 1])
     assert texts(figure, "given") == ["cat\n(dog)", "dog\n(cat)"]
 
 

@@ -82,9 +82,7 @@ def test_a_function_is_found_in_a_module_of_the_working_folder_and_in_a_file(her
         model = build(f"{place}:make", (1, 2, 2), 3, seed=0, units=5)
         assert model[1].weight.shape == (5, 4)
         assert model(torch.zeros(2, 1, 2, 2)).shape == (2, 3)
-        assert weights_fingerprint(model) == weights_fingerprint(
-            build(f"{place}:make", (1, 2, 2), 3, seed=0, units=5)
-        )
+        assert weights_fingerprint(model) == weights_fingerprint(build(f"{place}:make", (1, 2, 2), 3, seed=0, units=5))
     assert build("uses.py:make", (6,), 2).in_features == 6
 
 
@@ -203,5 +201,3 @@ def test_inputs_that_the_model_cannot_take_are_named():
         check_output(build("mlp", (3,), 2), torch.zeros(4, 5), 2)
     with pytest.raises(DatadietError, match="fewer than 2"):
         check_output(build("mlp", (3,), 2), torch.zeros(1, 3), 2)
-
-

@@ -33,7 +33,8 @@ from datadiet.selection.stratified import shares
 
 TIE = Tie.of("some dataset")
 many = settings(
-    max_examples=60, deadline=None,
+    max_examples=60,
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SMALL = st.sampled_from([0.0, -0.0, 1.0, 2.5, -3.0])
@@ -41,6 +42,7 @@ SMALL = st.sampled_from([0.0, -0.0, 1.0, 2.5, -3.0])
 
 def columns(elements=None):
     """Score columns of several types, most with many ties."""
+
     def of(dtype):
         if np.dtype(dtype).kind == "f":
             width = 8 * np.dtype(dtype).itemsize
@@ -136,7 +138,9 @@ def test_a_keep_outside_its_range_is_refused(keep):
 
 @many
 @given(
-    st.integers(20, 60), st.integers(1, 14), st.integers(0, 3),
+    st.integers(20, 60),
+    st.integers(1, 14),
+    st.integers(0, 3),
     st.sampled_from(["hardest", "easiest", "window"]),
 )
 def test_balanced_policies_cut_each_class_alike(chunked, n, k, seed, policy):

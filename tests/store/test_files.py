@@ -40,15 +40,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-json_dicts = st.dictionaries(
-    st.text().filter(lambda k: k not in ("schema", "checksum")), json_values, max_size=4
-)
-dtypes = st.sampled_from(
-    [np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_, np.complex64, ">i4"]
-)
-arrays = dtypes.flatmap(
-    lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
-)
+json_dicts = st.dictionaries(st.text().filter(lambda k: k not in ("schema", "checksum")), json_values, max_size=4)
+dtypes = st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint8, np.bool_, np.complex64, ">i4"])
+arrays = dtypes.flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
 names = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda n: n != "__metadata__")
 tensor_dicts = st.dictionaries(names, arrays, max_size=4)
 
@@ -202,9 +196,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
         read_tensors(tmp_path / "x.safetensors")
 
 
-def test_what_a_newer_version_wrote_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_newer_version_wrote_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_json(tmp_path / "x.json", {"a": 1}, schema=3)
     assert read_json(tmp_path / "x.json", schema=4) == {"a": 1}
     with pytest.raises(DatadietError, match="was written by a newer datadiet") as caught:
@@ -304,9 +296,7 @@ def test_files_have_the_permissions_that_others_have(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
 
 
-def test_a_folder_is_checked_before_work_is_done_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_checked_before_work_is_done_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert writable_folder(tmp_path / "new" / "deep") == tmp_path / "new" / "deep"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DatadietError, match=r"about 1000000.0 TB are needed and .* are free"):

@@ -10,10 +10,11 @@ from datadiet.errors import DatadietError, Interrupted
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
-    from datadiet.cli.app import app
+    from datadiet.cli.app import build
 
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = app(args=arguments, standalone_mode=False, prog_name="datadiet")
+        code = build(given)(args=given, standalone_mode=False, prog_name="datadiet")
         sys.stdout.flush()
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
@@ -22,7 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped at once; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        print(
+            "\nstopped at once; what was finished is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`); there is nobody to tell.

@@ -1,22 +1,48 @@
-"""All commands, in the order in which they are used."""
+"""All commands, in the order in which they are used; the one that is asked for is imported, the others only named."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from datadiet import __version__
-from datadiet.cli import compare, datasets, models, run, score, select, show, train
+from datadiet.errors import unknown
 
-app = typer.Typer(
-    name="datadiet",
-    help="Which of your training examples matter, early in training, and what happens when the rest is left out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+ABOUT = "Which of your training examples matter, early in training, and what happens when the rest is left out."
+
+# One file a command, `cli/<name>.py`. Each imports PyTorch, which `datadiet --help` should not wait for.
+COMMANDS = {
+    "run": "Score, select, retrain, compare, with figures.",
+    "score": "Score every training example from a few short runs.",
+    "select": "Choose a subset by scores, or tune a window.",
+    "train": "Train once, and keep the weights.",
+    "compare": "Retrain on subsets, beside full data and random ones.",
+    "show": "Show scores, subsets, comparisons, or what a store holds.",
+    "datasets": "List named datasets, and the files that are read.",
+    "models": "List networks, presets, scores, policies and engines.",
+}
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The application, with the command that `arguments` name."""
+    app = typer.Typer(
+        name="datadiet",
+        help=ABOUT,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    if wanted is not None and wanted not in COMMANDS:
+        raise unknown("command", wanted, COMMANDS)
+    for name, about in COMMANDS.items():
+        command = importlib.import_module(f"datadiet.cli.{name}").command if name == wanted else _named_only
+        app.command(name, help=about)(command)
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -25,20 +51,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Which of your training examples matter, early in training, and what happens when the rest is left out."""
+    pass
 
 
-app.command("run")(run.command)
-app.command("score")(score.command)
-app.command("select")(select.command)
-app.command("train")(train.command)
-app.command("compare")(compare.command)
-app.command("show")(show.command)
-app.command("datasets")(datasets.command)
-app.command("models")(models.command)
+def _named_only() -> None:
+    """Stands for a command in the list of commands."""

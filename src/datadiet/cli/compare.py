@@ -22,7 +22,8 @@ def command(
     ] = None,
     runs: Annotated[int, typer.Option("--runs", help="Retraining runs of each.")] = 4,
     baseline: Annotated[
-        list[str] | None, typer.Option("--baseline", help="full, random or none; default full and random. Repeatable.")
+        list[str] | None,
+        typer.Option("--baseline", help="full, random or none; default full and random. Repeatable."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="test, or validation (with --validation).")] = "test",
     preset: o.Preset = None,

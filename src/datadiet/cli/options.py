@@ -20,7 +20,8 @@ DataDir = Annotated[
 Label = Annotated[str | None, typer.Option("--label", help="The label column of a table.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="What to test on, where DATASET has no test split.")]
 Noise = Annotated[
-    str | None, typer.Option("--noise", help="Label noise: permute:0.1 or redraw:0.5.", metavar="KIND:FRACTION")
+    str | None,
+    typer.Option("--noise", help="Label noise: permute:0.1 or redraw:0.5.", metavar="KIND:FRACTION"),
 ]
 NoiseSeed = Annotated[int, typer.Option("--noise-seed", help="The noise's own seed.")]
 Validation = Annotated[
@@ -28,13 +29,15 @@ Validation = Annotated[
     typer.Option("--validation", help="Cut this part of the training data off for validation, before scoring."),
 ]
 Preset = Annotated[
-    str | None, typer.Option("--preset", help="A recipe by name (see `datadiet models`); default by the data.")
+    str | None,
+    typer.Option("--preset", help="A recipe by name (see `datadiet models`); default by the data."),
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="JSON or TOML with recipe fields, over the preset's.")
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="A network by name, or package.module:function, or file.py:function.")
+    str | None,
+    typer.Option("--model", help="A network by name, or package.module:function, or file.py:function."),
 ]
 Steps = Annotated[
     str | None, typer.Option("--steps", help='The horizon of a full run: "780it" or "20ep".', metavar="STEP")

@@ -131,7 +131,9 @@ def comparison_table(result: Comparison) -> Table:
     return table
 
 
-def print_plan(title: str, stages: Sequence[tuple[str, Estimate]], notes: Sequence[tuple[str, str]], as_json: bool) -> None:
+def print_plan(
+    title: str, stages: Sequence[tuple[str, Estimate]], notes: Sequence[tuple[str, str]], as_json: bool
+) -> None:
     """The plan of a --dry-run."""
     if as_json:
         print_json({"what": "plan", "title": title, **dict(notes), "stages": {n: e.to_json() for n, e in stages}})

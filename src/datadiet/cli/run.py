@@ -17,7 +17,9 @@ from datadiet.steps import describe
 
 
 def command(
-    dataset: Annotated[str, typer.Argument(help="A name or a path; digits needs no network.", metavar="DATASET")] = "digits",
+    dataset: Annotated[
+        str, typer.Argument(help="A name or a path; digits needs no network.", metavar="DATASET")
+    ] = "digits",
     keep: Annotated[list[float] | None, typer.Option("--keep", help="A fraction kept, in (0, 1]. Repeatable.")] = None,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="A policy beside random. Repeatable.", metavar="NAME")
@@ -93,7 +95,8 @@ def _print(result: Result, plan: RunPlan) -> None:
     if result.tuned is not None:
         tuned = result.tuned
         out.print(
-            f"Tuned on {tuned.validation_examples} validation examples: keep {tuned.keep:g} from offset {tuned.offset:g}"
+            f"Tuned on {tuned.validation_examples} validation examples: "
+            f"keep {tuned.keep:g} from offset {tuned.offset:g}"
         )
         if tuned.test is not None:
             out.print(output.comparison_table(tuned.test))

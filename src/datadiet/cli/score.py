@@ -62,7 +62,14 @@ def command(
             return
         table = execute_score(plan, folder, on_progress)
     if json:
-        output.print_json({"what": "scores", "out": str(folder), "table": str(folder / "scores.parquet"), "summary": summary(table)})
+        output.print_json(
+            {
+                "what": "scores",
+                "out": str(folder),
+                "table": str(folder / "scores.parquet"),
+                "summary": summary(table),
+            }
+        )
         return
     _print(plan, table, folder)
 
@@ -110,7 +117,8 @@ def _print(plan: ScorePlan, table: ScoreTable, folder: Path) -> None:
     per, horizon = plan.recipe.steps_per_epoch(len(plan.data)), plan.recipe.horizon(len(plan.data))
     out.print(f"{plan.data!r}")
     out.print(
-        f"{plan.recipe.model}, {plan.runs} runs, stopped after {describe(max(plan.marks), per)} of {describe(horizon, per)}"
+        f"{plan.recipe.model}, {plan.runs} runs, stopped after {describe(max(plan.marks), per)}"
+        f" of {describe(horizon, per)}"
     )
     print_summary(table)
     out.print(f"Scores in {folder / 'scores.parquet'}")

@@ -25,7 +25,9 @@ def command(
     keep: Annotated[
         list[float] | None, typer.Option("--keep", help="The part kept, in (0, 1]; with --tune repeatable.")
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", help="hardest, easiest, window, random, stratified, …")] = "hardest",
+    policy: Annotated[
+        str, typer.Option("--policy", help="hardest, easiest, window, random, stratified, …")
+    ] = "hardest",
     offset: Annotated[
         list[float] | None,
         typer.Option("--offset", help="Of a window: the lowest part left out; with --tune repeatable."),
@@ -33,15 +35,19 @@ def command(
     at: Annotated[str | None, typer.Option("--at", help="The step; default the last.", metavar="STEP")] = None,
     balanced: Annotated[bool, typer.Option("--balanced", help="The same number from each class.")] = False,
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="Another option of the policy. Repeatable.", metavar="NAME=VALUE")
+        list[str] | None,
+        typer.Option("--option", help="Another option of the policy. Repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Choose the window on a validation split, and test it once.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Choose the window on a validation split, and test it once.")
+    ] = False,
     validation: Annotated[float, typer.Option("--validation", help="With --tune: the part set aside.")] = 0.2,
     runs: Annotated[int, typer.Option("--runs", help="With --tune: training runs of each point, and of the test.")] = 4,
     seed: o.Seed = 0,
     data_dir: o.DataDir = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The subset: .safetensors, or plain rows as .npy or .txt.")
+        Path | None,
+        typer.Option("-o", "--out", help="The subset: .safetensors, or plain rows as .npy or .txt."),
     ] = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -95,7 +101,12 @@ def command(
         save_subset(subset, target)
     if json:
         output.print_json(
-            {"what": "subset", "file": str(target), **describe(subset), "tuned": None if tuned is None else tuned.to_json()}
+            {
+                "what": "subset",
+                "file": str(target),
+                **describe(subset),
+                "tuned": None if tuned is None else tuned.to_json(),
+            }
         )
         return
     if tuned is not None:
@@ -142,7 +153,9 @@ def _print_tuned(tuned: Tuned) -> None:
     from rich.table import Table
 
     view = Table(
-        title=f"Windows on {tuned.validation_examples} validation examples", title_justify="left", title_style="bold"
+        title=f"Windows on {tuned.validation_examples} validation examples",
+        title_justify="left",
+        title_style="bold",
     )
     for name in ("keep", "offset", "mean %", "16th–84th percentile", "runs"):
         view.add_column(name, justify="right")
@@ -166,6 +179,8 @@ def _print_tuned(tuned: Tuned) -> None:
 def _check_target(path: Path) -> None:
     if path.suffix.lower() not in (".safetensors", ".npy", ".txt"):
         raise DatadietError(
-            f"a subset as {path.suffix or 'a file without ending'!r}", where=path, fix="end it .safetensors, .npy or .txt"
+            f"a subset as {path.suffix or 'a file without ending'!r}",
+            where=path,
+            fix="end it .safetensors, .npy or .txt",
         )
     writable_folder(path.parent)

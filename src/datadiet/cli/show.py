@@ -63,7 +63,13 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
     ends = {"easiest": order[:top].tolist(), "hardest": order[::-1][:top].tolist()}
     if json:
         output.print_json(
-            {"what": "scores", "provenance": dict(table.provenance), "summary": summary(table), "by": name, **ends}
+            {
+                "what": "scores",
+                "provenance": dict(table.provenance),
+                "summary": summary(table),
+                "by": name,
+                **ends,
+            }
         )
         return
     out = output.console()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from datadiet.data.buffers import take
-from datadiet.data.dataset import Dataset, Examples, from_arrays, moments
+from datadiet.data.content import moments
+from datadiet.data.dataset import Dataset, Examples, from_arrays
 from datadiet.data.splits import fixed_test_split
 from datadiet.errors import DatadietError
 
@@ -47,9 +48,7 @@ def load(
         if tested is not None:
             tested = (tested[0], match_labels(tested[1], names, where=f"{name}, test labels"))
         if classes is not None and list(classes) != list(names):
-            raise DatadietError(
-                "class names are given twice, and differ", where=name, fix="leave out classes="
-            )
+            raise DatadietError("class names are given twice, and differ", where=name, fix="leave out classes=")
         classes = names
     return assemble(name, (x, y), tested, test_fraction=test_fraction, classes=classes, ids=ids)
 
@@ -60,11 +59,7 @@ def plain(value: Any, where: object) -> Any:
         return {key: plain(item, where) for key, item in value.items()}
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        return (
-            value.float().numpy()
-            if str(value.dtype) in ("torch.bfloat16", "torch.float16")
-            else value.numpy()
-        )
+        return value.float().numpy() if str(value.dtype) in ("torch.bfloat16", "torch.float16") else value.numpy()
     try:
         return np.asanyarray(value)
     except ValueError as error:
@@ -90,9 +85,7 @@ def assemble(
     kept, held = fixed_test_split(data.labels, test_fraction, where=f"{name}, test split", names=data.classes)
     inputs = data.train.inputs
     parts: list[Any] = [
-        {key: take(array, rows) for key, array in inputs.items()}
-        if isinstance(inputs, Mapping)
-        else take(inputs, rows)
+        {key: take(array, rows) for key, array in inputs.items()} if isinstance(inputs, Mapping) else take(inputs, rows)
         for rows in (kept, held)
     ]
     mean, std = (None, None) if isinstance(inputs, Mapping) else moments(parts[0])

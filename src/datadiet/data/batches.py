@@ -92,9 +92,7 @@ class Batches:
             raw = self._augmented(rows, shifts, flips)
         return torch.addcmul(self._shift, raw.float(), self._scale).permute(0, 3, 1, 2)
 
-    def _augmented(
-        self, rows: torch.Tensor, shifts: torch.Tensor | None, flips: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _augmented(self, rows: torch.Tensor, shifts: torch.Tensor | None, flips: torch.Tensor | None) -> torch.Tensor:
         _, height, width, channels = self._raw.shape
         if shifts is None:
             shifts = torch.full((len(rows), 2), self.pad, dtype=torch.int64, device=self.device)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datadiet.data.dataset import CHUNK
+from datadiet.data.content import CHUNK
 from datadiet.errors import DatadietError
 
 IN_MEMORY = 2 << 30  # bytes

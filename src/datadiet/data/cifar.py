@@ -106,9 +106,7 @@ def read(path: Path, name: str, *, verify: bool = False, coarse: bool = False) -
             except DatadietError:
                 wrong.append(file)
         if wrong:
-            raise DatadietError(
-                f"wrong checksum of {', '.join(wrong)}", where=path, fix="delete it and download again"
-            )
+            raise DatadietError(f"wrong checksum of {', '.join(wrong)}", where=path, fix="delete it and download again")
     small, label_key, names_key = (
         (True, "labels", "label_names")
         if name == "cifar10"
@@ -141,9 +139,7 @@ def read(path: Path, name: str, *, verify: bool = False, coarse: bool = False) -
     )
 
 
-def _locate(
-    name: str, data_dir: str | os.PathLike[str] | None, download: bool, progress: Progress | None
-) -> Path:
+def _locate(name: str, data_dir: str | os.PathLike[str] | None, download: bool, progress: Progress | None) -> Path:
     folders = places(name, data_dir)
     for folder in folders:
         if (folder / next(iter(MD5[name]))).is_file() and recognise(folder) == name:
@@ -185,9 +181,7 @@ def _batch(content: bytes, label_key: str, where: Path) -> tuple[np.ndarray, np.
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise DatadietError("holds no images of 32×32×3 bytes", where=where, fix="download it again")
     if not isinstance(labels, (list, np.ndarray)) or len(labels) != len(data):
-        raise DatadietError(
-            f"has no {label_key} for its {len(data)} images", where=where, fix="download it again"
-        )
+        raise DatadietError(f"has no {label_key} for its {len(data)} images", where=where, fix="download it again")
     numbers = np.asarray(labels)
     if numbers.dtype.kind not in "iu":
         raise DatadietError(f"its {label_key} are not whole numbers", where=where)

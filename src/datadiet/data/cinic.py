@@ -86,8 +86,7 @@ def read(path: Path, *, verify: bool = False, name: str = "cinic10") -> Dataset:
             )
         _decode(path, names, files)
     labels = {
-        split: np.array([CLASSES.index(file.split("/")[1]) for file in names[split]], np.int64)
-        for split in SPLITS
+        split: np.array([CLASSES.index(file.split("/")[1]) for file in names[split]], np.int64) for split in SPLITS
     }
     arrays = {split: np.load(files[split], mmap_mode="r") for split in SPLITS}
     return from_arrays(
@@ -112,10 +111,7 @@ def _listing(path: Path) -> tuple[dict[str, list[str]], str]:
                         sizes[f"{part}/{label}/{entry.name}"] = entry.stat().st_size
     else:
         sizes = {name: member.size for name, member, _ in _members(path)}
-    names = {
-        split: sorted(name for name in sizes if name.split("/")[0] in parts)
-        for split, parts in SPLITS.items()
-    }
+    names = {split: sorted(name for name in sizes if name.split("/")[0] in parts) for split, parts in SPLITS.items()}
     for split in SPLITS:
         if not names[split]:
             raise DatadietError(f"no images for {split}ing", where=path, fix="unpack CINIC-10 again")
@@ -169,9 +165,7 @@ def _decode(path: Path, names: dict[str, list[str]], files: dict[str, Path]) -> 
 def _pixels(file: Path | io.BytesIO, where: object) -> np.ndarray:
     pixels = read_image(file, where, None, grey=False)
     if pixels.shape != (*SIZE, 3):
-        raise DatadietError(
-            f"an image of {pixels.shape[1]}×{pixels.shape[0]}, CINIC-10 has 32×32", where=where
-        )
+        raise DatadietError(f"an image of {pixels.shape[1]}×{pixels.shape[0]}, CINIC-10 has 32×32", where=where)
     return pixels
 
 

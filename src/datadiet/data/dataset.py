@@ -7,18 +7,16 @@ gathered batch is channels-last without a copy; tables are float32 (N, D); token
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from datadiet.data.checks import as_images, check_inputs, check_labels, check_same_shape, count_classes, count_rows
+from datadiet.data.content import Inputs, content_hash, moments
 from datadiet.errors import DatadietError
-
-Inputs = np.ndarray | Mapping[str, np.ndarray]
-CHUNK = 1 << 24  # bytes looked at together in one pass over an array that may not fit in memory
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,12 @@ class Noise:
     original: np.ndarray  # (N,) int64
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, "fraction": self.fraction, "seed": self.seed, "chosen": int(self.chosen.sum())}
+        return {
+            "kind": self.kind,
+            "fraction": self.fraction,
+            "seed": self.seed,
+            "chosen": int(self.chosen.sum()),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +191,7 @@ class Dataset:
         return corrupt(self, kind, fraction, seed)
 
     def with_labels(self, labels: Any) -> Dataset:
-        """The same inputs under other training labels (of other annotators, say); the old ones stay `original_labels`."""
+        """The same inputs under other training labels, such as other annotators'; `original_labels` stay."""
         given = check_labels(labels, len(self), len(self.classes), where=f"labels for {self.name}")
         noise = Noise("given", float((given != self.labels).mean()), 0, given != self.labels, self.labels)
         return replace(self, train=replace(self.train, labels=given), noise=noise)
@@ -221,34 +224,30 @@ def from_arrays(
         ids: a name for each training row.
         rows: for each training row, its row in the source as loaded, if that is another.
     """
-    inputs = _check_inputs(train[0], f"{name}, training inputs")
-    count = _rows(inputs, f"{name}, training inputs")
+    inputs = check_inputs(train[0], f"{name}, training inputs")
+    count = count_rows(inputs, f"{name}, training inputs")
     if kind is None:
         if isinstance(inputs, Mapping):
             kind = "tokens"
         else:
             kind = "table" if inputs.ndim == 2 else "image"
-    tested = None if test is None else _check_inputs(test[0], f"{name}, test inputs")
+    tested = None if test is None else check_inputs(test[0], f"{name}, test inputs")
     if kind == "image":
-        inputs = _as_images(inputs, f"{name}, training inputs")
-        tested = None if tested is None else _as_images(tested, f"{name}, test inputs")
+        inputs = as_images(inputs, f"{name}, training inputs")
+        tested = None if tested is None else as_images(tested, f"{name}, test inputs")
     if classes is None:
-        count_classes = _count_classes(train[1], None if test is None else test[1], name)
-        classes = [str(label) for label in range(count_classes)]
+        number = count_classes(train[1], None if test is None else test[1], name)
+        classes = [str(label) for label in range(number)]
     labels = check_labels(train[1], count, len(classes), where=f"{name}, training labels")
     if len(np.unique(labels)) < 2:
-        raise DatadietError(
-            "all training examples are of one class", where=name, fix="at least two classes are needed"
-        )
+        raise DatadietError("all training examples are of one class", where=name, fix="at least two classes are needed")
     if ids is not None and len(ids) != count:
         raise DatadietError(f"{len(ids)} ids for {count} examples", where=name)
     held_out = None
     if test is not None and tested is not None:
-        rows_tested = _rows(tested, f"{name}, test inputs")
-        held_out = Examples(
-            tested, check_labels(test[1], rows_tested, len(classes), where=f"{name}, test labels")
-        )
-        _same_shape(inputs, tested, name)
+        rows_tested = count_rows(tested, f"{name}, test inputs")
+        held_out = Examples(tested, check_labels(test[1], rows_tested, len(classes), where=f"{name}, test labels"))
+        check_same_shape(inputs, tested, name)
     mean, std = (None, None) if isinstance(inputs, Mapping) else moments(inputs)
     return Dataset(
         name=name,
@@ -261,173 +260,3 @@ def from_arrays(
         rows=rows,
         source=dict(source or {}),
     )
-
-
-def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over everything but the last axis, in float64; a constant channel gets std 1."""
-    channels = inputs.shape[-1]
-    if inputs.dtype == np.uint8:
-        # Counting the 256 values is exact, and needs no copy in floating point.
-        counts = np.zeros((channels, 256), np.int64)
-        for block in chunks(inputs):
-            for channel in range(channels):
-                counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-        values = np.arange(256, dtype=np.float64)
-        total = counts.sum(1)
-        mean = counts @ values / total
-        variance = (counts * (values - mean[:, None]) ** 2).sum(1) / total
-    else:
-        total_sum, rows = np.zeros(channels), 0
-        for block in chunks(inputs):
-            flat = block.reshape(-1, channels)
-            total_sum += flat.sum(0, dtype=np.float64)
-            rows += len(flat)
-        mean = total_sum / rows
-        squares = np.zeros(channels)
-        for block in chunks(inputs):
-            squares += ((block.reshape(-1, channels) - mean) ** 2).sum(0)
-        variance = squares / rows
-    std = np.sqrt(variance)
-    return mean, np.where(std > 0, std, 1.0)
-
-
-def chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Blocks of rows of about 16 MiB each."""
-    row = max(1, array.nbytes // max(1, len(array)))
-    size = max(1, CHUNK // row)
-    for start in range(0, len(array), size):
-        yield array[start : start + size]
-
-
-def content_hash(data: Inputs) -> str:
-    """16 hex digits that any change of a value, a shape or a dtype changes."""
-    state = hashlib.blake2b(digest_size=8)
-    named = sorted(data.items()) if isinstance(data, Mapping) else [("", data)]
-    for name, array in named:
-        state.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        for block in chunks(array):
-            state.update(np.ascontiguousarray(block).data)
-    return state.hexdigest()
-
-
-def check_labels(labels: Any, rows: int, classes: int, *, where: str) -> np.ndarray:
-    """(N,) int64 labels in 0 … classes - 1, or an error that names the first offender."""
-    array = _array(labels, where)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise DatadietError(f"labels of shape {array.shape}", where=where, fix="one label a row is needed")
-    if len(array) != rows:
-        raise DatadietError(f"{len(array)} labels for {rows} inputs", where=where)
-    if array.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(array))
-        if len(bad):
-            raise DatadietError(f"{len(bad)} labels are missing (NaN), the first in row {bad[0]}", where=where)
-        if (array != np.floor(array)).any():
-            raise DatadietError("labels are not whole numbers", where=where, fix="classes are counted from 0")
-    elif array.dtype.kind not in "iub":
-        raise DatadietError(f"labels of type {array.dtype}", where=where, fix="classes are whole numbers from 0")
-    array = array.astype(np.int64)
-    bad = np.flatnonzero((array < 0) | (array >= classes))
-    if len(bad):
-        raise DatadietError(
-            f"label {array[bad[0]]} in row {bad[0]} is out of range", where=where, fix=f"0 to {classes - 1} are legal"
-        )
-    return array
-
-
-def _array(values: Any, where: str) -> np.ndarray:
-    try:
-        return np.asanyarray(values)
-    except ValueError as error:
-        raise DatadietError("rows of several sizes", where=where, fix="make them one shape first") from error
-
-
-def _count_classes(train: Any, test: Any, name: str) -> int:
-    """Classes where nobody names them: the highest label over both splits, plus one."""
-    count = 0
-    for part, values in (("training", train), ("test", test)):
-        if values is None:
-            continue
-        labels = check_labels(values, len(values), np.iinfo(np.int64).max, where=f"{name}, {part} labels")
-        limit = max(1000, len(train))
-        if len(labels) and labels.max() >= limit:
-            raise DatadietError(
-                f"label {labels.max()} in row {labels.argmax()} is out of range: more classes than examples",
-                where=f"{name}, {part} labels",
-                fix="number the classes from 0",
-            )
-        count = max(count, int(labels.max(initial=-1)) + 1)
-    return count
-
-
-def _refuse_infinite(array: np.ndarray, where: str) -> None:
-    seen = 0
-    for block in chunks(array):
-        good = np.isfinite(block.reshape(len(block), -1)).all(1)
-        if not good.all():
-            row = seen + int(np.argmin(good))
-            raise DatadietError(
-                f"NaN or infinite values, the first in row {row}", where=where, fix="fill or drop those rows"
-            )
-        seen += len(block)
-
-
-def _check_inputs(inputs: Any, where: str) -> Inputs:
-    if isinstance(inputs, Mapping):
-        named = {str(key): _array(array, where) for key, array in inputs.items()}
-        for key, array in named.items():
-            if array.dtype.kind not in "fiub":
-                raise DatadietError(f"{key!r} is of type {array.dtype}", where=where, fix="numbers are needed")
-            if array.dtype.kind == "f":
-                _refuse_infinite(array, f"{where}, {key!r}")
-        return named
-    array = _array(inputs, where)
-    if array.ndim < 2:
-        raise DatadietError(f"inputs of shape {array.shape}", where=where, fix="(N, D) or (N, H, W[, C]) is needed")
-    if array.dtype == object:
-        raise DatadietError("inputs of several sizes or types", where=where, fix="make them one shape first")
-    if array.dtype.kind not in "fiub":
-        raise DatadietError(f"inputs of type {array.dtype}", where=where, fix="numbers are needed")
-    if array.dtype not in (np.uint8, np.float32):
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
-            array = array.astype(np.float32)
-    if array.ndim == 2 and array.dtype == np.uint8:
-        array = array.astype(np.float32)
-    if array.dtype == np.float32:
-        _refuse_infinite(array, where)
-    return array
-
-
-def _as_images(inputs: Inputs, where: str) -> Inputs:
-    assert not isinstance(inputs, Mapping)
-    if inputs.ndim == 3:
-        return inputs[..., None]
-    if inputs.ndim != 4:
-        raise DatadietError(f"images of shape {inputs.shape}", where=where, fix="(N, H, W) or (N, H, W, C) is needed")
-    if inputs.shape[3] > 4 and inputs.shape[1] <= 4:
-        # Channels first, as PyTorch keeps them; the last axis of an image is never 5 or more channels here.
-        inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
-    return inputs
-
-
-def _rows(inputs: Inputs, where: str) -> int:
-    lengths = {len(array) for array in inputs.values()} if isinstance(inputs, Mapping) else {len(inputs)}
-    if len(lengths) != 1:
-        raise DatadietError(f"arrays of {sorted(lengths)} rows", where=where)
-    count = lengths.pop()
-    if count == 0:
-        raise DatadietError("no examples", where=where)
-    return count
-
-
-def _same_shape(train: Inputs, test: Inputs, name: str) -> None:
-    if isinstance(train, Mapping) or isinstance(test, Mapping):
-        if not (isinstance(train, Mapping) and isinstance(test, Mapping) and set(train) == set(test)):
-            raise DatadietError("training and test inputs have other names", where=name)
-        return
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-        raise DatadietError(
-            f"training examples are {train.shape[1:]} {train.dtype}, test examples {test.shape[1:]} {test.dtype}",
-            where=name,
-        )

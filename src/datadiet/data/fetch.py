@@ -62,10 +62,7 @@ def places(name: str, data_dir: str | os.PathLike[str] | None, subfolders: Seque
         roots.append(root)
     roots.append(cache_dir())
     return [
-        folder
-        for root in roots
-        for folder in (*(root / sub for sub in (name, *subfolders)), root)
-        if folder.is_dir()
+        folder for root in roots for folder in (*(root / sub for sub in (name, *subfolders)), root) if folder.is_dir()
     ]
 
 
@@ -168,9 +165,7 @@ def _attempt(file: Published, part: Path, final: Path, progress: Progress | None
                     TimeoutError,
                     http.client.HTTPException,
                 ) as error:
-                    failure = (
-                        error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
-                    )
+                    failure = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
                     log.info("%s: %s; attempt %d of %d", file.name, failure, attempt + 1, ATTEMPTS)
                     time.sleep(0.2 * attempt)
                     continue
@@ -185,9 +180,7 @@ def _attempt(file: Published, part: Path, final: Path, progress: Progress | None
                         where=url,
                         fix="try again later, or get the file by another way",
                     )
-                log.info(
-                    "%s: the continued download has a wrong checksum, once more from its start", file.name
-                )
+                log.info("%s: the continued download has a wrong checksum, once more from its start", file.name)
     raise failure
 
 
@@ -216,17 +209,13 @@ def _receive(url: str, stream: IO[bytes], name: str, progress: Progress | None) 
     if done:
         request.add_header("Range", f"bytes={done}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(
-            f"bytes {done}-"
-        )
+        continued = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         if done and not continued:
             stream.truncate(0)
             done = stream.seek(0)
         length = answer.headers.get("Content-Length")
         total = done + int(length) if length is not None and length.isdigit() else None
-        log.info(
-            "%s %s%s", "continuing" if done else "downloading", url, f" ({total >> 20} MiB)" if total else ""
-        )
+        log.info("%s %s%s", "continuing" if done else "downloading", url, f" ({total >> 20} MiB)" if total else "")
         said = time.monotonic()
         while block := answer.read(BLOCK):
             stream.write(block)

@@ -94,13 +94,9 @@ def _has_folders(path: Path) -> bool:
 
 def class_names(root: Path) -> list[str]:
     """The sorted names of the class folders."""
-    names = sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
-    )
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise DatadietError(
-            "no class folders", where=root, fix="put images into one folder a class: CLASS/*.png"
-        )
+        raise DatadietError("no class folders", where=root, fix="put images into one folder a class: CLASS/*.png")
     return names
 
 
@@ -158,8 +154,7 @@ def _survey(paths: list[Path], size: tuple[int, int] | None) -> tuple[bool, tupl
                 first = (path, (height, width))
             elif first[1] != (height, width):
                 raise DatadietError(
-                    f"images of several sizes: {first[0]} is {first[1][1]}×{first[1][0]}, "
-                    f"{path} is {width}×{height}",
+                    f"images of several sizes: {first[0]} is {first[1][1]}×{first[1][0]}, {path} is {width}×{height}",
                     fix="give size= (resize and centre crop)",
                 )
     if size is not None:

@@ -111,9 +111,7 @@ def load_named(
     try:
         # The package's own switch, read at each request; its download_config still asks the hub for a name.
         datasets.config.HF_HUB_OFFLINE = offline or not download
-        loaded = datasets.load_dataset(
-            repository, config, cache_dir=None if data_dir is None else str(data_dir)
-        )
+        loaded = datasets.load_dataset(repository, config, cache_dir=None if data_dir is None else str(data_dir))
     except Exception as error:  # whatever the network, the hub or the package says
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatadietError(
@@ -141,9 +139,7 @@ def _split(source: Any, where: str) -> Split:
             fix="load it without streaming=True",
         )
     features = source.features
-    return source.with_format("arrow")[:], features.to_dict() if hasattr(features, "to_dict") else dict(
-        features
-    )
+    return source.with_format("arrow")[:], features.to_dict() if hasattr(features, "to_dict") else dict(features)
 
 
 def _saved(folder: Path) -> Split:
@@ -210,9 +206,7 @@ def _assemble(
     for column in (image, label) if held is not None else ():
         if held is not None and column not in held[0].column_names:
             raise DatadietError(f"has no column {column!r}", where=f"{name}, test split")
-    grey = _all_grey(table, image, name) and (
-        held is None or _all_grey(held[0], image, f"{name}, test split")
-    )
+    grey = _all_grey(table, image, name) and (held is None or _all_grey(held[0], image, f"{name}, test split"))
     train = (_pixels(table, image, grey, name), labels)
     test = None
     if held is not None:
@@ -226,17 +220,13 @@ def _assemble(
     return arrays.assemble(name, train, test, test_fraction=test_fraction, classes=names)
 
 
-def _label(
-    table: pa.Table, features: Mapping[str, Any], label: str | None, name: str
-) -> tuple[str, list[str] | None]:
+def _label(table: pa.Table, features: Mapping[str, Any], label: str | None, name: str) -> tuple[str, list[str] | None]:
     if label is None:
         marked = [key for key in table.column_names if _kind(features, key) == "ClassLabel"]
         label = marked[0] if len(marked) == 1 else None
     label = tabular.label_column(table, label, name)
     entry = features.get(label)
-    names = (
-        entry.get("names") if isinstance(entry, Mapping) and _kind(features, label) == "ClassLabel" else None
-    )
+    names = entry.get("names") if isinstance(entry, Mapping) and _kind(features, label) == "ClassLabel" else None
     return label, [str(one) for one in names] if names else None
 
 

@@ -110,9 +110,7 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
     if source in DATASETS:
         return DATASETS.get(source), source, where
     if not source:
-        raise DatadietError(
-            "an empty name", where="source", fix=f"known: {', '.join(sorted(DATASETS))}, or a path"
-        )
+        raise DatadietError("an empty name", where="source", fix=f"known: {', '.join(sorted(DATASETS))}, or a path")
     path = Path(source).expanduser()
     if not path.exists() and where["data_dir"] is not None:
         below = Path(where["data_dir"]).expanduser() / source
@@ -191,11 +189,7 @@ def _in_memory(source: Any) -> Reader:
         return _bound(arrays.load, source)
     if huggingface.is_object(source):
         return _bound(huggingface.load_object, source)
-    if (
-        torch_dataset.is_object(source)
-        and not isinstance(source, (list, dict))
-        and not hasattr(source, "dtype")
-    ):
+    if torch_dataset.is_object(source) and not isinstance(source, (list, dict)) and not hasattr(source, "dtype"):
         return _bound(torch_dataset.load, source)
     raise DatadietError(
         f"a {type(source).__name__} is no dataset",

@@ -104,9 +104,7 @@ def read_idx(content: bytes, *, where: object) -> np.ndarray:
             fix="get it again",
         )
     if content[2] != 8:
-        raise DatadietError(
-            f"an idx file of type 0x{content[2]:02x}", where=where, fix="bytes (0x08) are needed"
-        )
+        raise DatadietError(f"an idx file of type 0x{content[2]:02x}", where=where, fix="bytes (0x08) are needed")
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise DatadietError("truncated in its header", where=where, fix="get it again")

@@ -29,9 +29,7 @@ def corrupt(data: Dataset, kind: str, fraction: float, seed: int = 0) -> Dataset
     if data.noise is not None:
         raise DatadietError("the labels are noisy already", where=data.name, fix="add noise once")
     if data.validation is not None:
-        raise DatadietError(
-            "a validation split was cut before the noise", where=data.name, fix="call with_noise first"
-        )
+        raise DatadietError("a validation split was cut before the noise", where=data.name, fix="call with_noise first")
     n = len(data)
     count = math.floor(Fraction(str(fraction)) * n + Fraction(1, 2))
     rng = stream(seed, "noise", 0, kind)

@@ -71,6 +71,4 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                     ) from error
             return out
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise DatadietError(
-            "empty, truncated, or not an .npz file", where=path, fix="save it again"
-        ) from error
+        raise DatadietError("empty, truncated, or not an .npz file", where=path, fix="save it again") from error

@@ -65,7 +65,5 @@ class Order:
             rng = stream(*self.stream_of, "augment", number)
             shifts = rng.integers(0, 2 * self.pad + 1, (used, 2)) if self.pad else np.zeros((used, 2), np.int64)
             self._shifts = torch.from_numpy(shifts).to(self.device)
-            self._flips = (
-                torch.from_numpy(rng.random(used) < 0.5).to(self.device) if self.flip else None
-            )
+            self._flips = torch.from_numpy(rng.random(used) < 0.5).to(self.device) if self.flip else None
         self._pass = number

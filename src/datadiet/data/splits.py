@@ -9,7 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from datadiet.data.dataset import Dataset, Noise, moments
+from datadiet.data.content import moments
+from datadiet.data.dataset import Dataset, Noise
 from datadiet.errors import DatadietError
 from datadiet.seeds import stream
 
@@ -41,7 +42,9 @@ def stratified(
     return np.flatnonzero(kept), held
 
 
-def fixed_test_split(labels: np.ndarray, fraction: float, *, where: str, names: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+def fixed_test_split(
+    labels: np.ndarray, fraction: float, *, where: str, names: tuple[str, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """The test split of a source that has none: a function of the labels alone, which no seed touches."""
     return stratified(labels, fraction, stream(0, "test split", 0), where=where, names=names)
 
@@ -51,7 +54,11 @@ def cut_validation(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
     if data.validation is not None:
         raise DatadietError("a validation split was cut already", where=data.name)
     kept, held = stratified(
-        data.labels, fraction, stream(seed, "validation", 0), where=f"{data.name}, validation", names=data.classes
+        data.labels,
+        fraction,
+        stream(seed, "validation", 0),
+        where=f"{data.name}, validation",
+        names=data.classes,
     )
     rows = np.arange(len(data)) if data.rows is None else data.rows
     noise = data.noise

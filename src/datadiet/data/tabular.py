@@ -89,15 +89,11 @@ def read(path: Path) -> pa.Table:
             table = pyarrow.csv.read_csv(
                 path,
                 parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if plain.endswith(".tsv") else ","),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    strings_can_be_null=True, quoted_strings_can_be_null=False
-                ),
+                convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False),
             )
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatadietError(
-            f"truncated or in another format ({reason})", where=path, fix="save it again"
-        ) from error
+        raise DatadietError(f"truncated or in another format ({reason})", where=path, fix="save it again") from error
     doubled = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
     if doubled:
         raise DatadietError(f"two columns are called {doubled[0]!r}", where=path, fix="rename one")
@@ -131,9 +127,7 @@ def assemble(
         raise DatadietError("no column is left for the inputs", where=where)
     labels, names = read_labels(table, label, classes, where)
     if len(names) < 2:
-        raise DatadietError(
-            "all examples are of one class", where=where, fix="at least two classes are needed"
-        )
+        raise DatadietError("all examples are of one class", where=where, fix="at least two classes are needed")
     everything = np.arange(table.num_rows)
     kept, held = everything, everything[:0]
     if tested is not None and split is not None:
@@ -148,9 +142,7 @@ def assemble(
     if tested is not None:
         lacking = [column for column in (*features, label) if column not in tested.column_names]
         if lacking:
-            raise DatadietError(
-                f"has no column {lacking[0]!r}", where=test_where, fix="the training table has one"
-            )
+            raise DatadietError(f"has no column {lacking[0]!r}", where=test_where, fix="the training table has one")
         answers = values(tested.column(label), f"{test_where}, column {label!r}")
         place = f"{test_where}, column {label!r}"
         if classes is None:
@@ -258,9 +250,7 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
     if _is_list(kind):
         lengths = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(lengths) != 1 or not lengths[0]:
-            raise DatadietError(
-                "lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}"
-            )
+            raise DatadietError("lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}")
         return Column(name, int(lengths[0]))
     if _is_category(kind):
         seen = sorted({str(v) for v in pc.unique(column.take(pa.array(kept))).to_pylist() if v is not None})
@@ -304,9 +294,7 @@ def _one_hot(data: pa.ChunkedArray, column: Column, out: np.ndarray, place: str)
 
 def _numbers(data: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
     kind = data.type
-    if not (_is_number(kind) or _is_list(kind)) or (
-        _is_list(kind) != (column.width > 1) and not _is_list(kind)
-    ):
+    if not (_is_number(kind) or _is_list(kind)) or (_is_list(kind) != (column.width > 1) and not _is_list(kind)):
         raise DatadietError(f"is of type {kind} here, of numbers in training", where=place)
     if _is_list(kind):
         _refuse_missing(np.asarray(pc.is_null(data)), place)

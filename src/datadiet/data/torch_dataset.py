@@ -58,9 +58,7 @@ def _read(source: Any, where: str) -> tuple[Any, np.ndarray]:
     first, _ = _example(source, 0, where)
     single = not isinstance(first, dict)
     out = {
-        key: buffer(
-            (count, *array.shape), array.dtype if array.dtype == np.uint8 or not single else np.float32
-        )
+        key: buffer((count, *array.shape), array.dtype if array.dtype == np.uint8 or not single else np.float32)
         for key, array in ({"": first} if single else first).items()
     }
     labels = np.empty(count, np.int64)
@@ -79,9 +77,7 @@ def _read(source: Any, where: str) -> tuple[Any, np.ndarray]:
     for row in sorted({(count - 1) * probe // max(1, PROBES - 1) for probe in range(PROBES)}):
         again, _ = _example(source, row, where)
         for key, array in ({"": again} if not isinstance(again, dict) else again).items():
-            if not np.array_equal(
-                out[key][row], array.astype(out[key].dtype), equal_nan=array.dtype.kind == "f"
-            ):
+            if not np.array_equal(out[key][row], array.astype(out[key].dtype), equal_nan=array.dtype.kind == "f"):
                 raise DatadietError(
                     f"example {row} differs from one reading to the next",
                     where=where,
@@ -96,9 +92,7 @@ def _example(source: Any, row: int, where: str) -> tuple[Any, int]:
     except DatadietError:
         raise
     except Exception as error:  # the user's code may raise anything
-        raise DatadietError(
-            f"example {row} cannot be read: {type(error).__name__}: {error}", where=where
-        ) from error
+        raise DatadietError(f"example {row} cannot be read: {type(error).__name__}: {error}", where=where) from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise DatadietError(f"example {row} is not a pair (input, label)", where=where)
     return _input(pair[0], row, where), _label(pair[1], row, where)
@@ -129,14 +123,10 @@ def _array(value: Any, row: int, where: str) -> np.ndarray:
 def _label(value: Any, row: int, where: str) -> int:
     array = np.asarray(arrays.plain(value, where))
     if array.size != 1 or array.dtype.kind not in "fiub":
-        raise DatadietError(
-            f"the label of example {row} is {value!r}", where=where, fix="a class index is needed"
-        )
+        raise DatadietError(f"the label of example {row} is {value!r}", where=where, fix="a class index is needed")
     number = array.reshape(()).item()
     if number != number or number != int(number):
-        raise DatadietError(
-            f"the label of example {row} is {number!r}", where=where, fix="a class index is needed"
-        )
+        raise DatadietError(f"the label of example {row} is {number!r}", where=where, fix="a class index is needed")
     return int(number)
 
 

@@ -35,8 +35,5 @@ def ctrl_c(stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         # A generator may be closed by another thread than the one that ran it.
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is handle
-        ):
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is handle:
             signal.signal(signal.SIGINT, before)

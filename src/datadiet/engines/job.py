@@ -170,9 +170,7 @@ def as_bug(error: BaseException, label: str) -> DatadietError:
     last = traceback.format_exception_only(type(error), error)[-1].strip().splitlines()
     quoted = last[0] if last else type(error).__name__
     if isinstance(error, MemoryError):
-        return DatadietError(
-            f"ran out of memory ({quoted})", where=label, fix="use fewer workers or a smaller batch"
-        )
+        return DatadietError(f"ran out of memory ({quoted})", where=label, fix="use fewer workers or a smaller batch")
     return DatadietError(
         f"failed with {quoted}",
         where=label,

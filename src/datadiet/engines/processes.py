@@ -169,9 +169,7 @@ class Processes:
             if waiting and worker.ready and worker.job is None:
                 job, payload = waiting[0]
                 self._serial = worker.serial = self._serial + 1
-                if worker.send(
-                    "job", worker.serial, job.key, job.title, job.steps, payload, self._shared.index
-                ):
+                if worker.send("job", worker.serial, job.key, job.title, job.steps, payload, self._shared.index):
                     waiting.popleft()
                     worker.job, worker.started = job, time.monotonic()
                     worker.asked, worker.late = None, False

@@ -79,11 +79,7 @@ def _remove_abandoned(own: Path) -> None:
     for other in own.parent.glob(f"{_PREFIX}*"):
         try:
             seen = other.stat()
-            if (
-                other == own
-                or time.time() - seen.st_mtime < _YOUNG
-                or (user is not None and seen.st_uid != user)
-            ):
+            if other == own or time.time() - seen.st_mtime < _YOUNG or (user is not None and seen.st_uid != user):
                 continue
             lock = FolderLock(other)
             if lock.try_acquire():

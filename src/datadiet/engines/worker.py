@@ -68,9 +68,7 @@ def _execute(
             opened[fingerprint] = open_arrays(index[fingerprint])
         return opened.get(fingerprint)
 
-    context = Context(
-        key, title, steps, report=link.report, asked=lambda: link.asked_to_stop == serial, find=find
-    )
+    context = Context(key, title, steps, report=link.report, asked=lambda: link.asked_to_stop == serial, find=find)
     try:
         function, arguments = pickle.loads(payload)
     except BaseException as error:

@@ -161,9 +161,7 @@ def banded(axes: Any, line: Mapping[float, runs.Spread], label: str, look: Look)
     return End(label, look, x[-1], means[-1])
 
 
-def horizontal(
-    axes: Any, one: runs.Spread, label: str, look: Look | None = None, dash: Any = (0, (5, 2))
-) -> End:
+def horizontal(axes: Any, one: runs.Spread, label: str, look: Look | None = None, dash: Any = (0, (5, 2))) -> End:
     """A dashed horizontal line with its band, such as training on everything; where it ends."""
     look = look or Look(FULL, "")
     if one.runs > 1:

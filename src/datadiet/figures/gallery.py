@@ -65,9 +65,7 @@ def gallery(
     pitch = high + under + 0.24
     width = SIDE + 2 * per_class * CELL + GAP + 0.1
     of = f" (first {len(numbers)} of {len(classes)} classes)" if len(numbers) < len(classes) else ""
-    words = wrapped(
-        (title or f"Images of each class with the lowest and highest {name}") + of, int(8.6 * width)
-    )
+    words = wrapped((title or f"Images of each class with the lowest and highest {name}") + of, int(8.6 * width))
     top = 0.5 + 0.2 * (words.count("\n") + 1)
     key = "framed: the label is corrupted; beneath it the label given"
     key = wrapped(key + (" (and the one before)" if original is not None else ""), int(12 * (width - SIDE)))
@@ -96,9 +94,7 @@ def gallery(
             for place, index in enumerate(members.tolist(), start=skip):
                 x = SIDE + block * (per_class * CELL + GAP) + (place + 0.5) * CELL
                 _picture(axes, pictures[index], x, y, framed=bool(mask[index]))
-                axes.text(
-                    x, y + high + 0.05, values[index], fontsize=SMALL, ha="center", va="top", gid="value"
-                )
+                axes.text(x, y + high + 0.05, values[index], fontsize=SMALL, ha="center", va="top", gid="value")
                 if index in given:
                     axes.text(
                         x,
@@ -127,9 +123,7 @@ def _picture(axes: Any, picture: np.ndarray, x: float, y: float, *, framed: bool
     w, h = PICTURE * min(1.0, wide / tall), PICTURE * min(1.0, tall / wide)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if picture.ndim == 2 else {}
     # The y axis points down here, as the rows of a picture do.
-    axes.imshow(
-        picture, extent=(x - w / 2, x + w / 2, y + h, y), interpolation="nearest", aspect="auto", **grey
-    )
+    axes.imshow(picture, extent=(x - w / 2, x + w / 2, y + h, y), interpolation="nearest", aspect="auto", **grey)
     colour, thick, gid = (FRAME, 2.6, "frame") if framed else ("#888888", 0.5, None)
     axes.add_patch(Rectangle((x - w / 2, y), w, h, fill=False, edgecolor=colour, linewidth=thick, gid=gid))
 
@@ -193,9 +187,7 @@ def _check(
     if per_class < 1:
         raise DatadietError(f"per_class is {per_class}", where="gallery", fix="show at least one image")
     if labels.ndim != 1:
-        raise DatadietError(
-            f"labels of shape {labels.shape}", where="gallery", fix="give one an example, (N,)"
-        )
+        raise DatadietError(f"labels of shape {labels.shape}", where="gallery", fix="give one an example, (N,)")
     for what, array in (("scores", scores), ("corrupted", corrupted), ("original", original)):
         if array is not None and np.shape(array) != labels.shape:
             raise DatadietError(

@@ -142,9 +142,7 @@ def _groups(values: Any, corrupted: Any, name: str) -> tuple[_Groups, int]:
     """[(kind, finite values, colour)] and how many were not finite."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
-        raise DatadietError(
-            f"scores of shape {array.shape}", where=name, fix="give one value an example, (N,)"
-        )
+        raise DatadietError(f"scores of shape {array.shape}", where=name, fix="give one value an example, (N,)")
     finite = np.isfinite(array)
     missing = int((~finite).sum())
     if corrupted is None:

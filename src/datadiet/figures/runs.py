@@ -25,9 +25,7 @@ def spread(values: Any, what: str) -> Spread:
     array = array[~np.isnan(array)]
     if array.size and (array.min() < 0 or array.max() > 1):
         worst = array.max() if array.max() > 1 else array.min()
-        raise DatadietError(
-            f"an accuracy is {worst:g}", where=what, fix="give accuracies as fractions between 0 and 1"
-        )
+        raise DatadietError(f"an accuracy is {worst:g}", where=what, fix="give accuracies as fractions between 0 and 1")
     if not array.size:
         return Spread(np.nan, np.nan, np.nan, 0)
     low, high = np.percentile(100 * array, [16, 84])

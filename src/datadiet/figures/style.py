@@ -68,9 +68,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         free = [look for look in named if look not in found.values()]
         if free:
             found[label] = free[0]
-    spare = [
-        look for look in (*_SPARE, *_KNOWN.values()) if look not in found.values() and look.colour != FULL
-    ]
+    spare = [look for look in (*_SPARE, *_KNOWN.values()) if look not in found.values() and look.colour != FULL]
     for place, label in enumerate(label for label in labels if label not in found):
         found[label] = spare[place % len(spare)] if spare else _SPARE[place % len(_SPARE)]
     return {label: found[label] for label in labels}
@@ -84,8 +82,7 @@ def ramp(count: int) -> list[Look]:
     markers = "osD^vPX<>ph"
     places = [0.5] if count == 1 else [0.78 - 0.78 * place / (count - 1) for place in range(count)]
     return [
-        Look(to_hex(colormaps["viridis"](place)), markers[number % len(markers)])
-        for number, place in enumerate(places)
+        Look(to_hex(colormaps["viridis"](place)), markers[number % len(markers)]) for number, place in enumerate(places)
     ]
 
 

@@ -84,7 +84,6 @@ def windows(
     heading(
         axes,
         title,
-        f"{runs.note(spreads)}; ringed: chosen, keep {percent(keep)} %, offset {percent(offset)} % "
-        f"({best.mean:.1f} %)",
+        f"{runs.note(spreads)}; ringed: chosen, keep {percent(keep)} %, offset {percent(offset)} % ({best.mean:.1f} %)",
     )
     return figure

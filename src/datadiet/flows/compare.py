@@ -294,6 +294,8 @@ def _recipe_of(subsets: Mapping[str, Subset]) -> Recipe | None:
     found = {str(s.policy["recipe"]): s.policy["recipe"] for s in subsets.values() if s.policy.get("recipe")}
     if len(found) > 1:
         raise DatadietError(
-            "the subsets come from scores of different recipes", where="subsets", fix="say --preset or --recipe"
+            "the subsets come from scores of different recipes",
+            where="subsets",
+            fix="say --preset or --recipe",
         )
     return Recipe.from_json(next(iter(found.values()))) if found else None

@@ -94,7 +94,12 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
         order = Order(
-            np.arange(len(data)), recipe.batch_size, (0, "estimate", 0), pad=recipe.pad, flip=recipe.flip, device=device
+            np.arange(len(data)),
+            recipe.batch_size,
+            (0, "estimate", 0),
+            pad=recipe.pad,
+            flip=recipe.flip,
+            device=device,
         )
         moment = Moment(model, make_optimizer(model, recipe), 0, 1, order.steps_per_pass)
         rate = learning_rate(recipe, len(data))

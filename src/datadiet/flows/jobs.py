@@ -168,7 +168,11 @@ class _Work:
         recipe, spec = task.spec.recipe, task.spec
         self.device = torch.device(task.numerics.device)
         self.model: nn.Module = models.build(
-            recipe.model, data.input_shape, len(data.classes), seed=torch_seed(*spec.stream, "init"), **recipe.model_args
+            recipe.model,
+            data.input_shape,
+            len(data.classes),
+            seed=torch_seed(*spec.stream, "init"),
+            **recipe.model_args,
         ).to(self.device)
         if task.numerics.channels_last and data.kind == "image":
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -257,9 +261,7 @@ class _Work:
     def _serves(self, point: Point, names: Sequence[str]) -> bool:
         """Whether a state has what the trajectory scores among `names` have seen; one registered later has not."""
         needed = [name for name in names if SCORES.get(name).needs == "trajectory"]
-        return all(
-            any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors) for name in needed
-        )
+        return all(any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors) for name in needed)
 
     def _restore(self, point: Point) -> None:
         where = f"{self.folder.path}, step {point.step}"

@@ -84,7 +84,9 @@ def preset_for(data: Dataset, name: str | None = None) -> tuple[str, Preset]:
                 fitting = "images-small"
         if fitting not in PRESETS:
             raise DatadietError(
-                f"no preset fits {data.kind} inputs", where=data.name, fix="say --recipe FILE with a model of your own"
+                f"no preset fits {data.kind} inputs",
+                where=data.name,
+                fix="say --recipe FILE with a model of your own",
             )
         name = fitting
     return name, PRESETS.get(name, where="--preset")
@@ -202,4 +204,3 @@ def _work(model: torch.nn.Module, sample: Any) -> float:
         model.train(was)
     size = len(next(iter(sample.values()))) if isinstance(sample, dict) else len(sample)
     return counter.get_total_flops() / 2 / size
-

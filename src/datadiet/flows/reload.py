@@ -21,7 +21,9 @@ def reload(manifest: Mapping[str, Any], *, where: object = None, data_dir: Any =
         source["data_dir"] = data_dir
     if source.get("source") == "memory":
         raise DatadietError(
-            f"the dataset {manifest['dataset']} was in memory only", where=where, fix="hand it over from Python"
+            f"the dataset {manifest['dataset']} was in memory only",
+            where=where,
+            fix="hand it over from Python",
         )
     data = treated(data_room.load(**source), manifest.get("noise"), manifest.get("validation"))
     if data.fingerprint != manifest["fingerprint"]:

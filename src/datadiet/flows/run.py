@@ -12,16 +12,15 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import FULL, Comparison, ComparePlan, execute_compare, percent, plan_compare
+from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, percent, plan_compare
 from datadiet.flows.execute import OnProgress
-from datadiet.flows.plan import Setup, preset_for
+from datadiet.flows.plan import preset_for
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, tune_window, tuned_name
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
 from datadiet.store.files import writable_folder, write_json
-from datadiet.training.recipe import Recipe
 
 POLICIES = ("hardest", "easiest", "window")  # random subsets stand beside every comparison
 SPARED = 0.1  # part of the data that the window leaves out at the top, where there is room
@@ -169,11 +168,9 @@ def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:
     subsets: dict[str, Subset] = {}
     for keep in plan.keeps:
         for policy in plan.policies:
-            options = {"offset": window_offset(keep)} if policy == "window" else {}
+            options: dict[str, Any] = {"offset": window_offset(keep)} if policy == "window" else {}
             name = subset_name(plan.by, policy, keep)
-            subsets[name] = select(
-                table, plan.by, keep, policy, at=f"{plan.at}it", seed=plan.scoring.seed, **options
-            )
+            subsets[name] = select(table, plan.by, keep, policy, at=f"{plan.at}it", seed=plan.scoring.seed, **options)
     return subsets
 
 
@@ -206,7 +203,9 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
         curves.setdefault(policy, {})[row.keep] = np.asarray(row.accuracies)
     out = []
     keep_figure = figures.accuracy_against_keep(
-        curves, full=np.asarray(comparison[FULL].accuracies), title=f"{data.name}: kept by {by} at step {plan.at}"
+        curves,
+        full=np.asarray(comparison[FULL].accuracies),
+        title=f"{data.name}: kept by {by} at step {plan.at}",
     )
     out += figures.save(keep_figure, plan.out / "accuracy")
     titles = {f"{by}, step {step}": table.mean(by, step) for step in table.steps(by)}

@@ -151,14 +151,21 @@ def score(
         A ScoreTable. What is in the store already is not computed again.
     """
     plan = plan_score(
-        data, model=model, scores=scores, runs=runs, at=at, recipe=recipe, preset=preset, steps=steps, seed=seed, setup=setup
+        data,
+        model=model,
+        scores=scores,
+        runs=runs,
+        at=at,
+        recipe=recipe,
+        preset=preset,
+        steps=steps,
+        seed=seed,
+        setup=setup,
     )
     return execute_score(plan, out, on_progress)
 
 
-def execute_score(
-    plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None
-) -> ScoreTable:
+def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> ScoreTable:
     """Do what a plan says."""
     folder = None if out is None else Path(out)
     before: dict[str, Any] = {}
@@ -208,11 +215,12 @@ def _from_store(plan: ScorePlan) -> ScoreTable:
     for folder in folders:
         found = folder.load_shard(*plan.asked[0])
         assert found is not None, "a finished job left no shard"
-        if found[1].get("numerics") not in environments:
-            environments.append(found[1].get("numerics"))
+        if found[1]["numerics"] not in environments:
+            environments.append(found[1]["numerics"])
     if len(environments) > 1:
         log.warning(
-            "these runs were made in %d numeric environments; equal to the last bits they are not", len(environments)
+            "these runs were made in %d numeric environments; equal to the last bits they are not",
+            len(environments),
         )
     data = plan.data
     manifest = {
@@ -233,9 +241,7 @@ def _from_store(plan: ScorePlan) -> ScoreTable:
         "ids": data.train.ids is not None,
     }
     return ScoreTable(
-        shards={
-            key: [partial(_load, folder, *key) for folder in folders] for key in plan.asked
-        },
+        shards={key: [partial(_load, folder, *key) for folder in folders] for key in plan.asked},
         labels=data.labels,
         fingerprint=data.fingerprint,
         steps_per_epoch=manifest["steps_per_epoch"],

@@ -106,7 +106,9 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
     elif kind == ".txt":
         write_bytes(file, "".join(f"{row}\n" for row in subset.indices).encode())
     else:
-        raise DatadietError(f"a subset as {kind or 'a file without ending'!r}", where=file, fix=".safetensors, .npy or .txt")
+        raise DatadietError(
+            f"a subset as {kind or 'a file without ending'!r}", where=file, fix=".safetensors, .npy or .txt"
+        )
     return file
 
 

@@ -59,8 +59,18 @@ def dataset_of(card: DataCard, context: Context) -> Dataset:
             _known_fingerprint(splits[split], prints[split])
         train = splits["train"]
         assert train is not None
-        _last = card.key, Dataset(
-            card.name, train, splits["test"], card.classes, card.kind, card.mean, card.std, validation=splits["validation"]
+        _last = (
+            card.key,
+            Dataset(
+                card.name,
+                train,
+                splits["test"],
+                card.classes,
+                card.kind,
+                card.mean,
+                card.std,
+                validation=splits["validation"],
+            ),
         )
     return _last[1]
 

@@ -96,7 +96,15 @@ def tune_window(
     }
     judged = execute_compare(
         plan_compare(
-            cut, subsets, runs=runs, recipe=recipe, seed=seed, baselines=(), split="validation", purpose="tune", setup=setup
+            cut,
+            subsets,
+            runs=runs,
+            recipe=recipe,
+            seed=seed,
+            baselines=(),
+            split="validation",
+            purpose="tune",
+            setup=setup,
         ),
         on_progress=on_progress,
     )
@@ -121,7 +129,7 @@ def tuned_name(keep: float, offset: float) -> str:
 
 def grid_of(keeps: Sequence[float], offsets: Sequence[float] | None) -> list[tuple[float, float]]:
     """The points (keep, offset) that lie in range."""
-    out = []
+    out: list[tuple[float, float]] = []
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")

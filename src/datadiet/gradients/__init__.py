@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from datadiet.gradients import attention, conv, embedding, linear, normalisation  # noqa: F401  (they register rules)
+from datadiet.gradients import (  # noqa: F401  (they register their rules)
+    attention,
+    conv,
+    embedding,
+    linear,
+    normalisation,
+    prelu,
+)
 from datadiet.gradients.loader import grand_loader
 from datadiet.gradients.norms import grand
 from datadiet.gradients.rules import RULES, Rule, register_rule

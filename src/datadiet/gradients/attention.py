@@ -19,14 +19,14 @@ from datadiet.gradients.linear import LINEAR
 from datadiet.gradients.rules import Rule, register_rule
 
 
-def _own_gradient(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    return {name: g for name in names}
+def _own_gradient(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    return dict.fromkeys(names, g)
 
 
 # A parameter of leading size 1 copied for every example: the copy's gradient is the example's.
 COPIED = Rule(gradients=_own_gradient, names=("parameter",), positions=True)
 
-Tap = Callable[[Rule, Tensor, Tensor, dict[str, tuple[nn.Parameter, str]], str], Tensor]
+Tap = Callable[[Rule, Tensor, Tensor, dict[str, Any], str], Tensor]
 
 
 def _linear(tap: Tap, x: Tensor, weight: Any, bias: Any, owners: Any, label: str) -> Tensor:
@@ -42,11 +42,10 @@ def _project(m: nn.MultiheadAttention, tap: Tap, q: Tensor, k: Tensor, v: Tensor
         packed = _linear(tap, q, m.in_proj_weight, bias, (m.in_proj_weight, bias), "qkv")
         return packed.chunk(3, -1)
     biases = (None,) * 3 if bias is None else bias.chunk(3)
+    owners: Sequence[Tensor] = (m.q_proj_weight, m.k_proj_weight, m.v_proj_weight)
+    weights = owners
     if m._qkv_same_embed_dim:
-        weights = m.in_proj_weight.chunk(3)
-        owners = [m.in_proj_weight] * 3
-    else:
-        weights = owners = [m.q_proj_weight, m.k_proj_weight, m.v_proj_weight]
+        owners, weights = [m.in_proj_weight] * 3, m.in_proj_weight.chunk(3)
     return [
         _linear(tap, x, w, b, (owner, bias), label)
         for x, w, b, owner, label in zip((q, k, v), weights, biases, owners, "qkv", strict=True)
@@ -82,7 +81,7 @@ def attend(
         bias = bias.view(count, heads, *bias.shape[1:])
     padding = _additive(key_padding_mask, q)
     extra = 0
-    if m.bias_k is not None:
+    if m.bias_k is not None and m.bias_v is not None:
         copies = [
             tap(COPIED, p, p.expand(count, 1, -1), {"parameter": (p, "")}, name)
             for p, name in ((m.bias_k, "bias_k"), (m.bias_v, "bias_v"))

@@ -18,7 +18,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ class Geometry:
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+    padding: tuple[int, ...]  # zeros, the same on both sides; not yet in x
 
     def span(self, axis: int, count: int) -> int:
         """Input positions from the first to the last that `count` outputs at one kernel offset touch."""
@@ -60,11 +62,17 @@ def _patches(x: Tensor, out: Sequence[int], geo: Geometry) -> Tensor:
     return x.as_strided(shape, (*x.stride()[:2], *moves, *looks), x.storage_offset())
 
 
+def _padded(x: Tensor, geo: Geometry) -> Tensor:
+    if not any(geo.padding):
+        return x
+    return F.pad(x, [p for p in reversed(geo.padding) for _ in (0, 1)])
+
+
 def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     """The weight gradients themselves.
 
     Args:
-        x: (B, C, *Q), padded.
+        x: (B, C, *Q), without the padding that `geo` names.
         g: (B, O, *P).
 
     Returns:
@@ -73,7 +81,7 @@ def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     count, channels, high = x.shape[0], x.shape[1], g.shape[1]
     out = g.shape[2:]
     taps = math.prod(geo.kernel)
-    view = _patches(_crop(x, out, geo), out, geo)
+    view = _patches(_crop(_padded(x, geo), out, geo), out, geo)
     rows = view.reshape(count * geo.groups, channels // geo.groups, math.prod(out), taps)
     rows = rows.permute(0, 2, 1, 3).reshape(count * geo.groups, math.prod(out), -1)
     left = g.reshape(count * geo.groups, high // geo.groups, -1)
@@ -84,31 +92,39 @@ def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
 def correlate_norms(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     """‖dW‖² of every example, (B,), by the cheapest exact form; shapes as in `correlate`."""
     out = g.shape[2:]
-    x = _crop(x, out, geo)
     count, channels, high = x.shape[0], x.shape[1] // geo.groups, g.shape[1] // geo.groups
-    places, pixels, taps = math.prod(out), math.prod(x.shape[2:]), math.prod(geo.kernel)
-    if geo.groups > 1 and channels == 1:
-        return _depthwise(x, g, geo)
-    if taps == 1 or places == 1:
-        return _as_linear(x, g, geo)
-    # Measured on two AVX-512 cores: an entry that is written and read again costs as much as ~30 (weight form, large
+    size = [geo.span(i, n) + (geo.kernel[i] - 1) * geo.dilation[i] for i, n in enumerate(out)]
+    places, pixels, taps = math.prod(out), math.prod(size), math.prod(geo.kernel)
+    # Measured on AVX-512 cores: an entry that is written and read again costs as much as ~30 (weight form, large
     # matrices) or ~150 (Gram form, several passes) multiplications inside a matrix product.
     weight = taps * channels * high * (places + 30)
     gram = pixels * pixels * (channels + 150) + places * places * high
-    device = x.device
+    linear, depthwise = taps == 1 or places == 1, geo.groups > 1 and channels == 1
+    if gram >= weight and not linear and not depthwise and _library_does_it(x, g, places):
+        each = 4 * geo.groups * (taps * channels * high + places * (channels + high)) / 8
+        return gather(_by_groups(x[part], g[part], geo) for part in pieces(count, each, x.device))
+    x = _crop(_padded(x, geo), out, geo)
+    if depthwise:
+        return _depthwise(x, g, geo)
+    if linear:
+        return _as_linear(x, g, geo)
     if gram < weight:
-        each = 4 * geo.groups * (pixels * pixels * 2.5 + places * places)
-        parts = [_gram(x[part], g[part], geo) for part in pieces(count, each, device)]
-    elif device.type == "cpu" and channels * taps <= 32 * 9 and places * channels >= 4096:
-        each = 4 * geo.groups * (taps * channels * high + places * (channels + high))
-        parts = [_by_groups(x[part], g[part], geo) for part in pieces(count, each / 4, device)]
+        form, each = _gram, 4 * geo.groups * (pixels * pixels * 2.5 + places * places)
     elif geo.groups == 1:
-        each = 4 * (places * channels * geo.kernel[-1] + taps * channels * high)
-        parts = [_by_rows(x[part], g[part], geo) for part in pieces(count, each, device)]
+        form, each = _by_rows, 4 * (places * channels * geo.kernel[-1] + taps * channels * high)
     else:
-        each = 4 * geo.groups * (places * channels * taps + taps * channels * high)
-        parts = [square_sum(correlate(x[part], g[part], geo)) for part in pieces(count, each, device)]
-    return gather(parts)
+        form, each = _by_patches, 4 * geo.groups * taps * channels * (places + high)
+    return gather(form(x[part], g[part], geo) for part in pieces(count, each, x.device))
+
+
+def _library_does_it(x: Tensor, g: Tensor, places: int) -> bool:
+    # Grouped weight gradients are quick on the CPU, for few channels and large maps in the usual layout.
+    usual = x.is_contiguous() and g.is_contiguous() and x.dtype == torch.float32
+    return usual and x.device.type == "cpu" and x.dim() == 4 and x.shape[1] <= 64 and places >= 256
+
+
+def _by_patches(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
+    return square_sum(correlate(x, g, replace(geo, padding=(0,) * len(geo.padding))))
 
 
 def _as_linear(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
@@ -149,7 +165,8 @@ def _by_groups(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     channels, dims = x.shape[1] // geo.groups, len(geo.kernel)
     weight = x.new_empty(()).expand(groups * (g.shape[1] // geo.groups), channels, *geo.kernel)
     gradient = torch.ops.aten.convolution_backward(
-        g.reshape(1, -1, *g.shape[2:]), x.reshape(1, -1, *x.shape[2:]), weight, None, list(geo.stride), [0] * dims,
+        g.reshape(1, -1, *g.shape[2:]), x.reshape(1, -1, *x.shape[2:]), weight, None, list(geo.stride),
+        list(geo.padding),
         list(geo.dilation), False, [0] * dims, groups, [False, True, False],
     )[1]  # fmt: skip
     return square_sum(gradient.view(count, -1))
@@ -166,7 +183,7 @@ def _by_rows(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
         (*steps[:last], steps[last] * geo.stride[-1], steps[last] * geo.dilation[-1], 1),
     ).contiguous()
     left = g.flatten(2)
-    if g.is_contiguous(memory_format=torch.channels_last) if g.dim() == 4 else False:
+    if g.dim() == 4 and g.is_contiguous(memory_format=torch.channels_last):
         left = g.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
     total = torch.zeros(count, dtype=x.dtype, device=x.device)
     for offset in itertools.product(*(range(k) for k in geo.kernel[:-1])):
@@ -203,26 +220,20 @@ def _gram(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     return torch.linalg.vecdot(table.reshape(count, -1), other.view(count, -1))
 
 
-def _padded(module: nn.Module, x: Tensor) -> Tensor:
-    amounts = module._reversed_padding_repeated_twice
-    if not any(amounts):
-        return x
-    mode = module.padding_mode
-    return F.pad(x, amounts) if mode == "zeros" else F.pad(x, amounts, mode=mode)
-
-
-def _geometry(module: nn.Module) -> Geometry:
-    return Geometry(module.kernel_size, module.stride, module.dilation, module.groups)
-
-
-def _sides(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Geometry]:
+def _sides(module: Any, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Geometry]:
+    """The input and output gradient of the (possibly mirrored) convolution, and its geometry."""
+    shape = (module.kernel_size, module.stride, module.dilation, module.groups)
     if module.transposed:
-        amounts = [p for p in reversed(module.padding) for _ in (0, 1)]
-        return (F.pad(g, amounts) if any(amounts) else g), x, _geometry(module)
-    return _padded(module, x), g, _geometry(module)
+        return g, x, Geometry(*shape, module.padding)
+    amounts = tuple(module._reversed_padding_repeated_twice)  # last dimension first, two sides each
+    before, after = amounts[::2], amounts[1::2]
+    if module.padding_mode == "zeros" and before == after:
+        return x, g, Geometry(*shape, tuple(reversed(before)))
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    return F.pad(x, amounts, mode=mode), g, Geometry(*shape, (0,) * len(before))
 
 
-def _norms(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _norms(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     if "weight" in names:
         found["weight"] = correlate_norms(*_sides(module, x, g))
@@ -231,7 +242,7 @@ def _norms(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dic
     return found
 
 
-def _gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     if "weight" in names:
         found["weight"] = correlate(*_sides(module, x, g))

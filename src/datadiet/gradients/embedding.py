@@ -8,6 +8,7 @@ by how often its index occurs in the example.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from datadiet.gradients.rules import Rule, register_rule
 
 
-def _rows(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(module: Any, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """The (example, index) pairs that occur as one number each, (U,), and their gradient rows, (U, D)."""
     count, entries = len(x), module.num_embeddings
     index = x.reshape(count, -1)
@@ -31,14 +32,14 @@ def _rows(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     return pairs, sums
 
 
-def _norms(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _norms(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     pairs, sums = _rows(module, x, g)
     squares = torch.linalg.vecdot(sums, sums)
     owner = torch.div(pairs, module.num_embeddings, rounding_mode="floor")
     return {"weight": squares.new_zeros(len(x)).index_add_(0, owner, squares)}
 
 
-def _gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     pairs, sums = _rows(module, x, g)
     table = sums.new_zeros(len(x) * module.num_embeddings, sums.shape[1])
     table[pairs] = sums

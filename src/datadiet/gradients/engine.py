@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from datadiet.errors import DatadietError
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Use, Watch, ruled_modules, watching
+from datadiet.gradients.capture import Owned, Use, Watch, ruled_modules, watching
 from datadiet.gradients.fallback import (
     Recall,
     Weights,
@@ -106,7 +106,7 @@ class Pass:
 
     def hold(
         self, key: str, rule: Rule, module: nn.Module, x: Tensor, output: Tensor, layout: Layout,
-        owned: dict[str, tuple[nn.Parameter, str]],
+        owned: Owned,
     ) -> None:  # fmt: skip
         for parameter, part in owned.values():
             slot = (id(parameter), part)
@@ -125,7 +125,7 @@ class Pass:
 
     def arrive(
         self, rule: Rule, module: nn.Module, x: Tensor, g: Tensor, layout: Layout,
-        owned: dict[str, tuple[nn.Parameter, str]],
+        owned: Owned,
     ) -> None:  # fmt: skip
         once = {n: p for n, (p, part) in owned.items() if self.expected[id(p), part] == 1}
         if once:
@@ -202,8 +202,8 @@ def shared_norms(uses: Sequence[_Held], count: int, memory: int) -> Tensor:
     positions = all(u.rule is first.rule and u.module is first.module for u in uses) and first.rule.positions
     if positions and first.rule.norms is not None and len(uses) > 1:
         # The same layer at more positions: one use on all of them.
-        flat = [(x.reshape(count, -1, *x.shape[first_tail(x, g):]), g.reshape(count, -1, g.shape[-1])) for x, g in sides]
-        x, g = torch.cat([a for a, _ in flat], 1), torch.cat([b for _, b in flat], 1)
+        x = torch.cat([_positions(x) if x.is_floating_point() else x.reshape(count, -1) for x, _ in sides], 1)
+        g = torch.cat([_positions(g) for _, g in sides], 1)
         return first.rule.norms(first.module, x, g, [first.local])[first.local]
     parameter = first.module.get_parameter(first.local) if first.rule is not COPIED else None
     each = parameter.numel() * parameter.element_size() if parameter is not None else sides[0][1][0].numel() * 4
@@ -224,9 +224,8 @@ def shared_norms(uses: Sequence[_Held], count: int, memory: int) -> Tensor:
     return gather(parts)
 
 
-def first_tail(x: Tensor, g: Tensor) -> int:
-    """Where the features of x begin: integer inputs (indices) have none."""
-    return x.dim() - 1 if x.is_floating_point() else x.dim()
+def _positions(t: Tensor) -> Tensor:
+    return t.reshape(t.shape[0], -1, t.shape[-1])
 
 
 def _unplanned(key: str) -> DatadietError:
@@ -264,7 +263,8 @@ def run_pass(
 def _copy(state: Pass, copies: Tensor, where: tuple[str, str, nn.Parameter]) -> Tensor:
     module, name, parameter = where
     copies = state.rooted(copies)
-    state.hold(f"{module}/{name}", COPIED, nn.Identity(), copies.detach(), copies, FIRST, {"parameter": (parameter, "")})
+    owned: Owned = {"parameter": (parameter, "")}
+    state.hold(f"{module}/{name}", COPIED, nn.Identity(), copies.detach(), copies, FIRST, owned)
     return copies
 
 
@@ -275,7 +275,9 @@ def _recall_hooks(model: nn.Module, plan: Plan, state: Pass, watch: Watch) -> li
         refuse_dropout(module, f"layer {where}")
         calls = state.recalls.setdefault(where, [])
 
-        def enter(module: nn.Module, args: Any, kwargs: Any, calls: Any = calls, local: Any = local, where: str = where) -> None:  # fmt: skip
+        def enter(
+            module: nn.Module, args: Any, kwargs: Any, calls: Any = calls, local: Any = local, where: str = where
+        ) -> None:  # fmt: skip
             if not watch.active:
                 return
             turn = len(calls)
@@ -331,7 +333,7 @@ _KEPT = 16
 
 def plan_for(
     model: nn.Module, run: Callable[[Any], Any], few_inputs: Any, more_inputs: Any, targets: dict[int, str],
-    relayout: Callable[[Any], Any] | None, forward: Callable[..., Any] | None,
+    forward: Callable[..., Any] | None,
 ) -> Plan:  # fmt: skip
     """The model's plan for inputs of these shapes, made on the first need."""
     leaves = tree_leaves(few_inputs)
@@ -340,7 +342,7 @@ def plan_for(
     signature = (
         tuple((tuple(t.shape), t.dtype, t.device) if isinstance(t, Tensor) else repr(t) for t in leaves),
         tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for m in model.modules()),
-        _identity(forward), torch.is_autocast_enabled(device), relayout is None,
+        _identity(forward), torch.is_autocast_enabled(device),
     )  # fmt: skip
     kept = _plans.setdefault(model, {})
     if signature not in kept:
@@ -349,7 +351,7 @@ def plan_for(
         modes = [(m, m.training) for m in model.modules()]
         try:
             with torch.random.fork_rng(devices=_devices(device)):
-                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets, relayout)
+                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets)
         finally:
             for module, mode in modes:
                 module.training = mode

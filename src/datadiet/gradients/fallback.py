@@ -64,7 +64,9 @@ class Recall:
         outputs: batch dimensions of the flattened outputs.
     """
 
-    def __init__(self, module: nn.Module, args: Any, kwargs: Any, dims: Sequence[int | None], outputs: Sequence[int | None]) -> None:
+    def __init__(
+        self, module: nn.Module, args: Any, kwargs: Any, dims: Sequence[int | None], outputs: Sequence[int | None]
+    ) -> None:  # fmt: skip
         leaves, self.spec = tree_flatten((args, kwargs))
         self.module, self.dims, self.out_dims = module, dims, outputs
         self.leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -119,7 +121,9 @@ def module_gradients(calls: Sequence[Recall], weights: Weights, part: slice) -> 
         if not live:
             continue
 
-        def outputs(w: Weights, row: Sequence[Tensor], call: Recall = call, live: list[int] = live) -> Sequence[Tensor]:  # fmt: skip
+        def outputs(
+            w: Weights, row: Sequence[Tensor], call: Recall = call, live: list[int] = live
+        ) -> Sequence[Tensor]:  # fmt: skip
             found = call.run(w, row)
             return [found[i] for i in live]
 

@@ -13,6 +13,7 @@ Hugging Face's `Conv1D` is the same with W transposed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def _rows(t: Tensor) -> Tensor:
     return t.reshape(t.shape[0], -1, t.shape[-1])
 
 
-def linear_norms(module: nn.Module | None, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def linear_norms(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     x, g = _rows(x), _rows(g)
     found = {}
     if "weight" in names:
@@ -76,18 +77,18 @@ def _gradients(x: Tensor, g: Tensor, names: Sequence[str], transposed: bool) -> 
 
 
 def linear_gradients(
-    module: nn.Module | None, x: Tensor, g: Tensor, names: Sequence[str]
+    module: Any, x: Tensor, g: Tensor, names: Sequence[str]
 ) -> dict[str, Tensor]:
     return _gradients(x, g, names, transposed=False)
 
 
-def _conv1d_gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _conv1d_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     return _gradients(x, g, names, transposed=True)
 
 
-LINEAR = Rule(gradients=linear_gradients, norms=linear_norms, positions=True)  # type: ignore[arg-type]
+LINEAR = Rule(gradients=linear_gradients, norms=linear_norms, positions=True)
 register_rule(nn.Linear, LINEAR)
 register_rule(
     "transformers.pytorch_utils.Conv1D",
-    Rule(gradients=_conv1d_gradients, norms=linear_norms, positions=True),  # type: ignore[arg-type]
+    Rule(gradients=_conv1d_gradients, norms=linear_norms, positions=True),
 )

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, unknown
 from datadiet.gradients.capture import borrowed
-from datadiet.gradients.engine import few, plan_for, run_pass, upcast, whole_model
+from datadiet.gradients.engine import plan_for, run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
 
@@ -75,7 +75,8 @@ def grand(
         else:
             step = min(chunk or count, count)
             pieces = [slice(i, min(i + step, count)) for i in range(0, count, step)]
-            found = [job.squares(*_rows((inputs, labels), part), named) for part in pieces]
+            rows = [_rows((inputs, labels), part) for part in pieces]
+            found = [job.squares(some_inputs, some_labels, named) for some_inputs, some_labels in rows]
             squared = {n: torch.cat([f[n] for f in found]) for n in found[0]}
         if check and count:
             job.compare(inputs, labels, named, squared, count)
@@ -121,11 +122,8 @@ class _Job:
         count, targets = len(lead), {id(p): name for name, p in named.items()}
         parameters = {id(p): p for p in named.values()}
         picks = [torch.arange(n, device=lead.device) % count for n in (2, 3)]
-        samples = [tree_map(lambda t, i=i: t[i.to(t.device)] if isinstance(t, Tensor) else t, inputs) for i in picks]  # fmt: skip
-        relayout = _channels_last if lead.device.type == "cpu" else None
-        plan = plan_for(self.model, self.call, *samples, targets, relayout, self.forward)
-        if plan.channels_last:
-            inputs = _channels_last(inputs)
+        two, three = (_rows(inputs, pick) for pick in picks)
+        plan = plan_for(self.model, self.call, two, three, targets, self.forward)
         first = next(iter(named.values()))
         squared = run_pass(
             self.model, plan, targets, parameters, count, self.memory,
@@ -163,7 +161,7 @@ class _Job:
             alone = torch.stack([upcast(g).double().square().sum() for g in grads if g is not None]).sum().sqrt()
             if not torch.isclose(norms[i].double(), alone, rtol=share, atol=1e-12, equal_nan=True):
                 raise DatadietError(
-                    f"the gradient norm of example {i} is {float(norms[i]):.6g} in the batch and {float(alone):.6g} alone",
+                    f"example {i} has the gradient norm {float(norms[i]):.6g} in the batch and {float(alone):.6g} alone",
                     where="check", fix="the model or the loss mixes examples, or draws at random; treat examples apart",
                 )  # fmt: skip
 
@@ -188,14 +186,19 @@ def _count(inputs: Any, labels: Any) -> int:
         shapes = [tuple(t.shape) for t in tensors]
         given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise DatadietError(
-            f"inputs of shape {shapes if len(shapes) > 1 else shapes[0]} and labels {given} differ in the number of examples",
+            f"inputs {', '.join(map(str, shapes))} and labels {given} differ in the number of examples",
             where="labels", fix="dimension 0 of every tensor is the example",
         )  # fmt: skip
     return sizes.pop()
 
 
-def _rows(tree: Any, part: slice) -> Any:
-    return tree_map(lambda t: t[part] if isinstance(t, Tensor) else t, tree)
+def _rows(tree: Any, part: slice | Tensor) -> Any:
+    def taken(t: Any) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        return t[part.to(t.device) if isinstance(part, Tensor) else part]
+
+    return tree_map(taken, tree)
 
 
 def _ordinary(t: Any) -> Any:
@@ -205,22 +208,13 @@ def _ordinary(t: Any) -> Any:
     return t.clone() if t.is_inference() else t.detach()
 
 
-def _channels_last(tree: Any) -> Any:
-    def relaid(t: Any) -> Any:
-        if isinstance(t, Tensor) and t.dim() == 4 and t.is_floating_point():
-            return t.contiguous(memory_format=torch.channels_last)
-        return t
-
-    return tree_map(relaid, tree)
-
-
 def _of_last_layer(
     model: nn.Module, named: dict[str, nn.Parameter], which: bool | str
 ) -> dict[str, nn.Parameter]:
     linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
     if isinstance(which, str):
         if which not in dict(model.named_modules()):
-            raise DatadietError(f"no layer is called {which!r}", where="last_layer", fix=f"linear layers: {', '.join(linear) or 'none'}")  # fmt: skip
+            raise unknown("layer", which, linear, where="last_layer")
         name = which
     elif linear:
         name = linear[-1]
@@ -240,9 +234,12 @@ def _groups(per: Per | None, named: dict[str, nn.Parameter]) -> dict[str, list[n
     if isinstance(per, Mapping):
         for group, starts in per.items():
             starts = [starts] if isinstance(starts, str) else list(starts)
-            groups[group] = [p for n, p in named.items() if any(n == s or n.startswith(f"{s}.") for s in starts)]
+            groups[group] = [
+                p for n, p in named.items() if any(not s or n == s or n.startswith(f"{s}.") for s in starts)
+            ]
             if not groups[group]:
-                raise DatadietError(f"no trainable parameter belongs to group {group!r}", where="per", fix=f"parameters: {', '.join(list(named)[:6])}, …")  # fmt: skip
+                fix = f"parameters: {', '.join(list(named)[:6])}, …"
+                raise DatadietError(f"no trainable parameter belongs to group {group!r}", where="per", fix=fix)
         return groups
     if isinstance(per, str) and per not in ("layer", "parameter"):
         raise DatadietError(f"{per!r} is no grouping", where="per", fix='"layer", "parameter", a mapping or a function')
@@ -259,5 +256,3 @@ def _groups(per: Per | None, named: dict[str, nn.Parameter]) -> dict[str, list[n
         groups.setdefault(group, []).append(p)
     return groups
 
-
-__all__ = ["MEMORY", "Forward", "Per", "few", "grand"]

@@ -89,7 +89,6 @@ class Plan:
         copied: (module, name) of parameters that are handed out as one copy an example.
         local: module -> its parameters that fall back on running it again.
         whole: ids of the parameters for which the whole model is run again.
-        channels_last: whether inputs are best laid out with channels last.
     """
 
     layouts: dict[str, Layout | None]
@@ -97,7 +96,6 @@ class Plan:
     copied: list[tuple[str, str]]
     local: dict[str, Local]
     whole: list[int]
-    channels_last: bool
 
 
 @torch.no_grad()
@@ -177,7 +175,7 @@ def shapes(tree: Any) -> list[tuple[int, ...] | None]:
     return [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in tree_leaves(tree)]
 
 
-def _grown(a: Sequence[int], b: Sequence[int], counts: tuple[int, int]) -> tuple[int, int] | None | str:
+def _grown(a: Sequence[int], b: Sequence[int], counts: tuple[int, int]) -> tuple[int, int] | str | None:
     """(dimension, fold) that follows the batch, None if nothing grew, or why it is neither."""
     if len(a) != len(b):
         return "its rank varies"
@@ -205,7 +203,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=share, atol=share * max(size, 1e-30), equal_nan=True)
 
 
-def _settle(small: Use, large: Use, counts: tuple[int, int]) -> Layout | None | str:
+def _settle(small: Use, large: Use, counts: tuple[int, int]) -> Layout | str | None:
     """The layout of one use, None if all examples share it, or why no rule can take it."""
     grown = _grown(small.output.shape, large.output.shape, counts)
     if isinstance(grown, str):
@@ -236,7 +234,7 @@ def _settle(small: Use, large: Use, counts: tuple[int, int]) -> Layout | None | 
 
 
 def make_plan(
-    model: nn.Module, run: Forward, few: Any, more: Any, targets: dict[int, str], relayout: Callable[[Any], Any] | None
+    model: nn.Module, run: Forward, few: Any, more: Any, targets: dict[int, str]
 ) -> Plan:
     """Find out how each parameter's share is computed.
 
@@ -244,7 +242,6 @@ def make_plan(
         run: inputs -> output of the model.
         few, more: inputs of two and of three examples, the first two the same.
         targets: id of each parameter of interest to its name.
-        relayout: puts inputs into channels-last layout, or None where that is not to be tried.
     """
     counts = (2, 3)
     ruled = ruled_modules(model, targets)
@@ -266,15 +263,7 @@ def make_plan(
             f"the model does not accept these inputs: {type(error).__name__}: {first}", where="inputs",
             fix="pass inputs as the model takes them, or forward=lambda model, inputs: …",
         ) from error  # fmt: skip
-    large, channels_last = None, False
-    if relayout is not None and any(isinstance(i.module, nn.Conv2d) for i in ruled):
-        try:
-            large = trial(model, run, relayout(more), counts[1], targets, ruled)
-            channels_last = True
-        except RuntimeError as error:  # a view that only the usual layout allows
-            log.debug("channels-last inputs do not pass: %s", error)
-    if large is None:
-        large = trial(model, run, more, counts[1], targets, ruled)
+    large = trial(model, run, more, counts[1], targets, ruled)
     if small.uses.keys() != large.uses.keys() or small.calls.keys() != large.calls.keys():
         raise _unsteady()
 
@@ -291,7 +280,7 @@ def make_plan(
             layouts[key] = settled
     for found in (small.strays, large.strays):
         for number in found:
-            unfit.setdefault(number, "it is used outside the layer that owns it")
+            unfit.setdefault(number, "no rule covers this use of it")
     for number, found_uses in uses.items():
         parts = {part for use in found_uses for p, part in use.owned.values() if id(p) == number}
         if len(parts) > 1 and not parts <= {"q", "k", "v"}:
@@ -300,8 +289,7 @@ def make_plan(
     copies = _copies(model, targets, unfit, small)
     shared = {key for key, layout in layouts.items() if layout is None}
     shared = {k for k in shared if any(id(p) not in unfit for p, _ in small.uses[k].owned.values())}
-    inputs = relayout(more) if channels_last and relayout is not None else more
-    accepted = _try_copies(model, run, inputs, large, targets, ruled, shared, copies)
+    accepted = _try_copies(model, run, more, large, targets, ruled, shared, copies)
     for key in shared - accepted[0]:
         for parameter, _ in small.uses[key].owned.values():
             unfit[id(parameter)] = "all examples share its output"
@@ -311,7 +299,7 @@ def make_plan(
     by_rule = {number for number in targets if number not in unfit and (number in uses)}
     by_rule |= {number for _, _, number in accepted[1]}
     local, whole = _fall_back(model, targets, unfit, uses, small, large)
-    return Plan(layouts, by_rule, [(m, n) for m, n, _ in accepted[1]], local, whole, channels_last)
+    return Plan(layouts, by_rule, [(m, n) for m, n, _ in accepted[1]], local, whole)
 
 
 def _unsteady() -> DatadietError:
@@ -354,7 +342,7 @@ def _try_copies(
             _close(a, b) for a, b in zip(*outputs, strict=True)
         )
 
-    if not shared and not copies or same(shared, copies):
+    if (not shared and not copies) or same(shared, copies):
         return shared, copies
     return {k for k in shared if same({k}, [])}, [c for c in copies if same(set(), [c])]
 
@@ -364,8 +352,9 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _fall_back(
-    model: nn.Module, targets: dict[int, str], unfit: dict[int, str], uses: dict[int, list[Use]], small: Pass, large: Pass
-) -> tuple[dict[str, Local], list[int]]:
+    model: nn.Module, targets: dict[int, str], unfit: dict[int, str], uses: dict[int, list[Use]], small: Pass,
+    large: Pass,
+) -> tuple[dict[str, Local], list[int]]:  # fmt: skip
     """The smallest module around all uses of a parameter that treats examples apart, or else the whole model."""
     local: dict[str, Local] = {}
     whole: list[int] = []
@@ -386,7 +375,9 @@ def _fall_back(
             place = f"layer {around[-1]}"
             local.setdefault(around[-1], Local([], *dims)).parameters.append(number)
         kind = type(_owner(model, targets[number])).__name__
-        log.info("%s (%s): %s; its gradient is computed by running %s for each example", targets[number], kind, reason, place)  # fmt: skip
+        log.info(
+            "%s (%s): %s; its gradient is computed by running %s for each example", targets[number], kind, reason, place
+        )
     return local, whole
 
 

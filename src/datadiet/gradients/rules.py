@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datadiet.registry import Registry
 
-Algebra = Callable[[nn.Module, Tensor, Tensor, Sequence[str]], dict[str, Tensor]]
+Algebra = Callable[[Any, Tensor, Tensor, Sequence[str]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Rule:
     norms: Algebra | None = None
     names: tuple[str, ...] = ("weight", "bias")
     positions: bool = False
-    applies: Callable[[nn.Module], bool] = lambda module: True
-    mixes: Callable[[nn.Module], str | None] = lambda module: None
+    applies: Callable[[Any], bool] = lambda module: True
+    mixes: Callable[[Any], str | None] = lambda module: None
     forward: Callable[..., object] | None = None
 
 

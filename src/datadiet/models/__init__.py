@@ -7,6 +7,12 @@ from datadiet.models.checks import check_output, weights_fingerprint
 from datadiet.models.foreign import code_fingerprint, is_foreign
 
 __all__ = [
-    "MODELS", "Description", "build", "check_output", "code_fingerprint", "describe", "is_foreign",
+    "MODELS",
+    "Description",
+    "build",
+    "check_output",
+    "code_fingerprint",
+    "describe",
+    "is_foreign",
     "weights_fingerprint",
 ]

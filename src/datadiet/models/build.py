@@ -25,16 +25,20 @@ log = logging.getLogger(__name__)
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 _OURS: dict[str, Callable[..., nn.Module]] = {
-    "resnet18": resnet18, "resnet50": resnet50, "resnet20": resnet20, "resnet32": resnet32,
-    "resnet56": resnet56, "resnet8": resnet8, "small-cnn": small_cnn, "mlp": mlp,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet56": resnet56,
+    "resnet8": resnet8,
+    "small-cnn": small_cnn,
+    "mlp": mlp,
 }
 for _name, _builder in _OURS.items():
     MODELS.register(_name, _builder)
 
 
-def build(
-    name: str, input_shape: Sequence[int], classes: int, *, seed: int | None = None, **args: Any
-) -> nn.Module:
+def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | None = None, **args: Any) -> nn.Module:
     """A network with fresh weights, in train mode on the CPU.
 
     Args:

@@ -48,8 +48,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
         )
     if output.shape != (2, classes):
         raise DatadietError(
-            f"the model's output for 2 examples has shape {tuple(output.shape)}, "
-            f"the dataset has {classes} classes",
+            f"the model's output for 2 examples has shape {tuple(output.shape)}, the dataset has {classes} classes",
             fix=f"its last layer must give {classes} logits an example",
         )
     if not output.is_floating_point():
@@ -65,9 +64,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     state = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         if not isinstance(value, torch.Tensor):
-            raise DatadietError(
-                f"the model's state {name!r} is a {type(value).__name__}", fix="keep state in tensors"
-            )
+            raise DatadietError(f"the model's state {name!r} is a {type(value).__name__}", fix="keep state in tensors")
         state.update(f"{len(name)}:{name} {value.dtype} {tuple(value.shape)}\n".encode())
         plain = value.detach().cpu().contiguous().reshape(-1)
         state.update(plain.view(torch.uint8).numpy().data if plain.numel() else b"")

@@ -43,13 +43,12 @@ def build_foreign(name: str, input_shape: Sequence[int], classes: int, **argumen
         except Exception as error:  # the user's code may raise anything; its own words say what
             given = ", ".join(f"{key}={value!r}" for key, value in passed.items()) or "nothing"
             raise DatadietError(
-                f"{type(error).__name__}: {_first_line(error)}", where=f"model {name}",
+                f"{type(error).__name__}: {_first_line(error)}",
+                where=f"model {name}",
                 fix=f"it was called with {given}",
             ) from error
     if not isinstance(model, nn.Module):
-        raise DatadietError(
-            f"returned {type(model).__name__}", where=f"model {name}", fix="return a torch.nn.Module"
-        )
+        raise DatadietError(f"returned {type(model).__name__}", where=f"model {name}", fix="return a torch.nn.Module")
     return model
 
 
@@ -69,9 +68,7 @@ def _find(name: str) -> tuple[Callable[..., Any], Path]:
     """The function, and the folder that its own imports are looked for in."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
-        raise DatadietError(
-            f"{name!r} is not a model", fix="write package.module:function or path/to/file.py:function"
-        )
+        raise DatadietError(f"{name!r} is not a model", fix="write package.module:function or path/to/file.py:function")
     if place.endswith(".py"):
         path = Path(place).expanduser()
         module, folder = _load_file(path, name), path.resolve().parent
@@ -84,9 +81,7 @@ def _find(name: str) -> tuple[Callable[..., Any], Path]:
             raise unknown(f"function in {place}", part, public, where=f"model {name}")
         found = getattr(found, part)
     if not callable(found):
-        raise DatadietError(
-            f"{attribute} is a {type(found).__name__}", where=f"model {name}", fix="name a function"
-        )
+        raise DatadietError(f"{attribute} is a {type(found).__name__}", where=f"model {name}", fix="name a function")
     return found, folder
 
 
@@ -98,11 +93,13 @@ def _load_module(place: str, name: str) -> ModuleType:
             missing = error.name or place
             if place == missing or place.startswith(missing + "."):
                 raise DatadietError(
-                    f"there is no module {missing}", where=f"model {name}",
+                    f"there is no module {missing}",
+                    where=f"model {name}",
                     fix="start where it can be imported, or write path/to/file.py:function",
                 ) from error
             raise DatadietError(
-                f"{place} imports {missing}, which is not there", where=f"model {name}",
+                f"{place} imports {missing}, which is not there",
+                where=f"model {name}",
                 fix=f"install {missing}",
             ) from error
         except Exception as error:  # whatever the user's module raises while it is imported
@@ -156,7 +153,8 @@ def _takes(function: Callable[..., Any], parameter: str) -> bool:
 
 def _broken(name: str, place: object, error: Exception) -> DatadietError:
     return DatadietError(
-        f"{place} cannot be imported, {type(error).__name__}: {_first_line(error)}", where=f"model {name}",
+        f"{place} cannot be imported, {type(error).__name__}: {_first_line(error)}",
+        where=f"model {name}",
         fix="mend it, then start again",
     )
 

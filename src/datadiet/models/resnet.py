@@ -76,7 +76,11 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, block: type[Basic] | type[Bottleneck], depths: Sequence[int], width: int, channels: int,
+        self,
+        block: type[Basic] | type[Bottleneck],
+        depths: Sequence[int],
+        width: int,
+        channels: int,
         classes: int,
     ) -> None:
         super().__init__()
@@ -97,16 +101,26 @@ class ResNet(nn.Module):
 
 
 def resnet18(
-    input_shape: Sequence[int], classes: int, *, init: str = "lecun", bn_scale: str = "ones",
-    zero_last: bool = False, width: int = 64,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "lecun",
+    bn_scale: str = "ones",
+    zero_last: bool = False,
+    width: int = 64,
 ) -> nn.Module:
     """ResNet18-v1 with the low-resolution stem (DD); LeCun normal, batch-norm scale 1."""
     return _build("resnet18", Basic, (2, 2, 2, 2), input_shape, classes, init, bn_scale, zero_last, width)
 
 
 def resnet50(
-    input_shape: Sequence[int], classes: int, *, init: str = "lecun", bn_scale: str = "ones",
-    zero_last: bool = True, width: int = 64,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "lecun",
+    bn_scale: str = "ones",
+    zero_last: bool = True,
+    width: int = 64,
 ) -> nn.Module:
     """ResNet50-v1 with the low-resolution stem (DD); LeCun normal, last batch-norm scale of a block 0."""
     depths = (3, 4, 6, 3)
@@ -114,8 +128,15 @@ def resnet50(
 
 
 def _build(
-    name: str, block: type[Basic] | type[Bottleneck], depths: Sequence[int], input_shape: Sequence[int],
-    classes: int, init: str, bn_scale: str, zero_last: bool, width: int,
+    name: str,
+    block: type[Basic] | type[Bottleneck],
+    depths: Sequence[int],
+    input_shape: Sequence[int],
+    classes: int,
+    init: str,
+    bn_scale: str,
+    zero_last: bool,
+    width: int,
 ) -> nn.Module:
     channels, _, _ = image_shape(input_shape, name)
     zero = flag(zero_last, "zero_last")

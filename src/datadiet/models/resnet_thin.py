@@ -33,39 +33,65 @@ class Pad(nn.Module):
 
 
 def resnet8(
-    input_shape: Sequence[int], classes: int, *, init: str = "kaiming", bn_scale: str = "ones",
-    shortcut: str = "conv", width: int = 16,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "kaiming",
+    bn_scale: str = "ones",
+    shortcut: str = "conv",
+    width: int = 16,
 ) -> nn.Module:
     """ResNet-8, 16-32-64 channels, one block a stage; Kaiming normal, batch-norm scale 1."""
     return _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width)
 
 
 def resnet20(
-    input_shape: Sequence[int], classes: int, *, init: str = "kaiming", bn_scale: str = "uniform",
-    shortcut: str = "conv", width: int = 16,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "kaiming",
+    bn_scale: str = "uniform",
+    shortcut: str = "conv",
+    width: int = 16,
 ) -> nn.Module:
     """ResNet-20 for CIFAR (LT); Kaiming normal, batch-norm scale uniform in [0, 1)."""
     return _build("resnet20", 3, input_shape, classes, init, bn_scale, shortcut, width)
 
 
 def resnet32(
-    input_shape: Sequence[int], classes: int, *, init: str = "kaiming", bn_scale: str = "uniform",
-    shortcut: str = "conv", width: int = 16,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "kaiming",
+    bn_scale: str = "uniform",
+    shortcut: str = "conv",
+    width: int = 16,
 ) -> nn.Module:
     """ResNet-32 for CIFAR (LT); Kaiming normal, batch-norm scale uniform in [0, 1)."""
     return _build("resnet32", 5, input_shape, classes, init, bn_scale, shortcut, width)
 
 
 def resnet56(
-    input_shape: Sequence[int], classes: int, *, init: str = "kaiming", bn_scale: str = "uniform",
-    shortcut: str = "conv", width: int = 16,
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    init: str = "kaiming",
+    bn_scale: str = "uniform",
+    shortcut: str = "conv",
+    width: int = 16,
 ) -> nn.Module:
     """ResNet-56 for CIFAR (LT); Kaiming normal, batch-norm scale uniform in [0, 1)."""
     return _build("resnet56", 9, input_shape, classes, init, bn_scale, shortcut, width)
 
 
 def _build(
-    name: str, depth: int, input_shape: Sequence[int], classes: int, init: str, bn_scale: str, shortcut: str,
+    name: str,
+    depth: int,
+    input_shape: Sequence[int],
+    classes: int,
+    init: str,
+    bn_scale: str,
+    shortcut: str,
     width: int,
 ) -> nn.Module:
     channels, _, _ = image_shape(input_shape, name)

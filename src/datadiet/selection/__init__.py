@@ -15,6 +15,18 @@ from datadiet.selection.subset import Subset
 from datadiet.selection.window import window
 
 __all__ = [
-    "POLICIES", "Order", "Policy", "Subset", "Tie", "count", "easiest", "hardest", "options_of", "quota",
-    "random", "select", "stratified", "window",
+    "POLICIES",
+    "Order",
+    "Policy",
+    "Subset",
+    "Tie",
+    "count",
+    "easiest",
+    "hardest",
+    "options_of",
+    "quota",
+    "random",
+    "select",
+    "stratified",
+    "window",
 ]

@@ -45,12 +45,14 @@ def dropped(value: float | Fraction | str, name: str, n: int, kept: int, *, wher
     part = fraction(value, name, where=where)
     if not 0 <= part < 1:
         raise DatadietError(
-            f"{name} is {value}, it must lie in [0, 1)", where=where,
+            f"{name} is {value}, it must lie in [0, 1)",
+            where=where,
             fix=f"{name} is the fraction of all examples that is dropped at one end",
         )
     if part * n > n - kept + Fraction(1, 2):
         raise DatadietError(
-            f"{name} {value} and {kept} of {n} examples kept leave the range", where=where,
+            f"{name} {value} and {kept} of {n} examples kept leave the range",
+            where=where,
             fix=f"{name} + keep must be at most 1",
         )
     return min(rounded(part, n), n - kept)

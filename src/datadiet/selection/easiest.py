@@ -11,8 +11,13 @@ from datadiet.selection.policy import POLICIES
 
 @POLICIES.register("easiest")
 def easiest(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, balanced: bool = False,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    balanced: bool = False,
 ) -> Ints:
     """(N,) -> (count,) rows: the first `count` ascending; with `balanced`, the easiest of each class."""
     scores = checked(difficulty)

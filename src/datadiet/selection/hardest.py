@@ -11,8 +11,13 @@ from datadiet.selection.policy import POLICIES
 
 @POLICIES.register("hardest")
 def hardest(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, balanced: bool = False,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    balanced: bool = False,
 ) -> Ints:
     """(N,) -> (count,) rows: the last `count` ascending; with `balanced`, the hardest of each class."""
     scores = checked(difficulty)

@@ -105,8 +105,7 @@ def checked(difficulty: npt.ArrayLike) -> Array:
                 count += int(np.count_nonzero(bad))
         if count:
             raise DatadietError(
-                f"{count} of {len(scores)} scores {'is' if count == 1 else 'are'} NaN, "
-                f"the first in row {first}",
+                f"{count} of {len(scores)} scores {'is' if count == 1 else 'are'} NaN, the first in row {first}",
                 fix="score these examples, or leave them out of the dataset",
             )
     return scores
@@ -132,7 +131,12 @@ class Order:
     """
 
     def __init__(
-        self, n: int, tie: Tie, *, scores: Array | None = None, groups: Array | None = None,
+        self,
+        n: int,
+        tie: Tie,
+        *,
+        scores: Array | None = None,
+        groups: Array | None = None,
         sizes: Ints | None = None,
     ) -> None:
         self.n, self.tie, self.scores, self.groups = n, tie, scores, groups

@@ -26,8 +26,14 @@ class Policy(Protocol):
     """
 
     def __call__(
-        self, difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-        rng: np.random.Generator | None = None, **options: Any,
+        self,
+        difficulty: Array,
+        count: int,
+        *,
+        tie: Tie,
+        labels: Array | None = None,
+        rng: np.random.Generator | None = None,
+        **options: Any,
     ) -> Ints: ...
 
 
@@ -52,9 +58,7 @@ def check_options(name: str, policy: Any, options: dict[str, Any]) -> None:
         for option in options:
             if option not in known:
                 legal = ", ".join(known) or "none"
-                raise DatadietError(
-                    f"the policy {name!r} has no option {option!r}", fix=f"its options: {legal}"
-                )
+                raise DatadietError(f"the policy {name!r} has no option {option!r}", fix=f"its options: {legal}")
     for option, default in known.items():
         if default is inspect.Parameter.empty and option not in options:
             raise DatadietError(f"the policy {name!r} needs the option {option!r}", fix=f"pass {option}=")

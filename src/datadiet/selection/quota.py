@@ -15,8 +15,13 @@ from datadiet.selection.policy import POLICIES
 
 @POLICIES.register("quota")
 def quota(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, floor_share: float | Fraction | str = 0.5,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    floor_share: float | Fraction | str = 0.5,
 ) -> Ints:
     """(N,) -> (count,) rows: first each class's hardest up to its floor, then the hardest of all the rest.
 
@@ -42,9 +47,7 @@ def class_floors(sizes: Ints, count: int, share: Fraction, tie: Tie) -> Ints:
         raise DatadietError(f"floor_share is {float(share):g}, it must lie in [0, 1]")
     present = int(np.count_nonzero(sizes))
     if count < present:
-        raise DatadietError(
-            f"{count} examples are kept of {present} classes", fix="keep at least one example a class"
-        )
+        raise DatadietError(f"{count} examples are kept of {present} classes", fix="keep at least one example a class")
     n = int(sizes.sum())
     floors = np.array([0 if s == 0 else max(1, int(share * count * int(s) / n)) for s in sizes], np.int64)
     # The ones that were rounded up to a single example are paid for by the largest floors.

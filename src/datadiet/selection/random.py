@@ -11,8 +11,13 @@ from datadiet.selection.policy import POLICIES, generator
 
 @POLICIES.register("random")
 def random(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, balanced: bool = False,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    balanced: bool = False,
 ) -> Ints:
     """(N,) -> (count,) rows drawn without replacement; of the scores only their number matters.
 

@@ -21,9 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def select(
-    difficulty: npt.ArrayLike, keep: float | Fraction | str, policy: str = "hardest", *,
-    labels: npt.ArrayLike | None = None, balanced: bool = False, fingerprint: str | None = None,
-    seed: int = 0, run: int = 0, warn_below: float = 0.2, **options: Any,
+    difficulty: npt.ArrayLike,
+    keep: float | Fraction | str,
+    policy: str = "hardest",
+    *,
+    labels: npt.ArrayLike | None = None,
+    balanced: bool = False,
+    fingerprint: str | None = None,
+    seed: int = 0,
+    run: int = 0,
+    warn_below: float = 0.2,
+    **options: Any,
 ) -> Subset:
     """Choose floor(keep·N + ½) examples by their difficulty.
 
@@ -71,9 +79,7 @@ def select(
     return Subset(rows, n, fingerprint, made, balance, warnings)
 
 
-def _balance(
-    labels: Array, rows: Ints, below: float
-) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+def _balance(labels: Array, rows: Ints, below: float) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
     before = group_sizes(labels)
     after = np.zeros_like(before)
     for part in parts(len(rows)):

@@ -22,8 +22,14 @@ MOST_STRATA = 65_534
 
 @POLICIES.register("stratified")
 def stratified(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, beta: float | Fraction | str = 0, strata: int = 50,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    beta: float | Fraction | str = 0,
+    strata: int = 50,
 ) -> Ints:
     """(N,) -> (count,) rows: floor(beta·N + ½) of the hardest dropped, the rest drawn evenly over strata.
 
@@ -54,9 +60,7 @@ def strata_of(scores: Array, order: Order, kept: int, strata: int) -> Array:
         if len(chunk):
             low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
     if not (np.isfinite(low) and np.isfinite(high - low)):
-        raise DatadietError(
-            f"the scores reach from {low} to {high}", fix="strata of equal width need finite scores"
-        )
+        raise DatadietError(f"the scores reach from {low} to {high}", fix="strata of equal width need finite scores")
     group = np.empty(order.n, np.uint8 if strata < 256 else np.uint16)
     for part in parts(order.n):
         # Subtract before scaling: a tiny width must not overflow its own reciprocal.

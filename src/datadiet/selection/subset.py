@@ -77,13 +77,15 @@ class Subset:
         """Raise if these are rows of another dataset than the one with this fingerprint and size."""
         if self.size != size:
             raise DatadietError(
-                f"the subset is of a dataset of {self.size} examples, this one has {size}", where=where,
+                f"the subset is of a dataset of {self.size} examples, this one has {size}",
+                where=where,
                 fix="select from this dataset's scores",
             )
         if None not in (self.fingerprint, fingerprint) and self.fingerprint != fingerprint:
             raise DatadietError(
                 f"the subset is of the dataset {self.fingerprint}, this one is {fingerprint}",
-                where=where, fix="select from this dataset's scores",
+                where=where,
+                fix="select from this dataset's scores",
             )
 
 

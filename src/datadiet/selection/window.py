@@ -14,8 +14,14 @@ from datadiet.selection.policy import POLICIES
 
 @POLICIES.register("window")
 def window(
-    difficulty: Array, count: int, *, tie: Tie, labels: Array | None = None,
-    rng: np.random.Generator | None = None, offset: float | Fraction | str = 0, balanced: bool = False,
+    difficulty: Array,
+    count: int,
+    *,
+    tie: Tie,
+    labels: Array | None = None,
+    rng: np.random.Generator | None = None,
+    offset: float | Fraction | str = 0,
+    balanced: bool = False,
 ) -> Ints:
     """(N,) -> (count,) rows: sort ascending, drop floor(offset·N + ½) of the lowest, keep the next `count`.
 

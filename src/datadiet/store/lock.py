@@ -41,9 +41,7 @@ class FolderLock:
         acquired: called each time the lock has been taken.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], *, acquired: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, acquired: Callable[[], object] | None = None) -> None:
         self.folder = Path(folder)
         self.path = self.folder / ".lock"
         self._acquired = acquired

@@ -146,9 +146,7 @@ class RunFolder:
         stems = (file.stem for file in self.path.glob("checkpoints/*.safetensors"))
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
-    def save_checkpoint(
-        self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any] | None = None
-    ) -> None:
+    def save_checkpoint(self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
         """Keep a state of the run (numpy arrays or torch tensors) for good."""
         self._save(self._checkpoint(step), tensors, {"step": step, "meta": dict(meta or {})})
 
@@ -160,9 +158,7 @@ class RunFolder:
         """Remove the checkpoint of a step, where there is one."""
         self._checkpoint(step).unlink(missing_ok=True)
 
-    def save_resume(
-        self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any] | None = None
-    ) -> None:
+    def save_resume(self, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
         """Replace the state that an interrupted run goes on from."""
         self._save(self.path / "resume.safetensors", tensors, {"step": step, "meta": dict(meta or {})})
 

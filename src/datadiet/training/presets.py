@@ -57,7 +57,12 @@ PRESETS.register(
 )
 PRESETS.register(
     "dd-cifar100",
-    Preset(_dd, "DD, CIFAR-100: ResNet18, 200 epochs (78,000 steps)", at=("10ep", "20ep"), keeps=_dd_keeps),
+    Preset(
+        _dd,
+        "DD, CIFAR-100: ResNet18, 200 epochs (78,000 steps)",
+        at=("10ep", "20ep"),
+        keeps=(0.9, 0.75, 0.6, 0.5, 0.4, 0.3),
+    ),
 )
 PRESETS.register(
     "dd-cinic10",
@@ -65,7 +70,7 @@ PRESETS.register(
         _dd.with_(batch_size=256),
         "DD, CINIC-10: ResNet18, batch 256, 200 epochs (140,600 steps)",
         at=("10ep", "20ep"),
-        keeps=_dd_keeps,
+        keeps=(0.9, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2),
     ),
 )
 
@@ -119,7 +124,7 @@ PRESETS.register(
         ),
         "scikit-learn's 8×8 digits: small-cnn, 20 epochs, seconds a run",
         at=("1ep", "2ep", "4ep"),
-        keeps=(0.75, 0.5, 0.25),
+        keeps=(0.5, 0.25),
         scores=("el2n", "forgetting", "el2n_online", "loss"),
     ),
 )

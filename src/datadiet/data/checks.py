@@ -1,0 +1,136 @@
+"""What inputs and labels must be, said in one line where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from datadiet.data.content import Inputs, chunks
+from datadiet.errors import DatadietError
+
+
+def check_labels(labels: Any, rows: int, classes: int, *, where: str) -> np.ndarray:
+    """(N,) int64 labels in 0 … classes - 1, or an error that names the first offender."""
+    array = as_array(labels, where)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DatadietError(f"labels of shape {array.shape}", where=where, fix="one label a row is needed")
+    if len(array) != rows:
+        raise DatadietError(f"{len(array)} labels for {rows} inputs", where=where)
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(array))
+        if len(bad):
+            raise DatadietError(f"{len(bad)} labels are missing (NaN), the first in row {bad[0]}", where=where)
+        if (array != np.floor(array)).any():
+            raise DatadietError("labels are not whole numbers", where=where, fix="classes are counted from 0")
+    elif array.dtype.kind not in "iub":
+        raise DatadietError(f"labels of type {array.dtype}", where=where, fix="classes are whole numbers from 0")
+    array = array.astype(np.int64)
+    bad = np.flatnonzero((array < 0) | (array >= classes))
+    if len(bad):
+        raise DatadietError(
+            f"label {array[bad[0]]} in row {bad[0]} is out of range",
+            where=where,
+            fix=f"0 to {classes - 1} are legal",
+        )
+    return array
+
+
+def as_array(values: Any, where: str) -> np.ndarray:
+    try:
+        return np.asanyarray(values)
+    except ValueError as error:
+        raise DatadietError("rows of several sizes", where=where, fix="make them one shape first") from error
+
+
+def count_classes(train: Any, test: Any, name: str) -> int:
+    """Classes where nobody names them: the highest label over both splits, plus one."""
+    count = 0
+    for part, values in (("training", train), ("test", test)):
+        if values is None:
+            continue
+        labels = check_labels(values, len(values), np.iinfo(np.int64).max, where=f"{name}, {part} labels")
+        limit = max(1000, len(train))
+        if len(labels) and labels.max() >= limit:
+            raise DatadietError(
+                f"label {labels.max()} in row {labels.argmax()} is out of range: more classes than examples",
+                where=f"{name}, {part} labels",
+                fix="number the classes from 0",
+            )
+        count = max(count, int(labels.max(initial=-1)) + 1)
+    return count
+
+
+def refuse_infinite(array: np.ndarray, where: str) -> None:
+    seen = 0
+    for block in chunks(array):
+        good = np.isfinite(block.reshape(len(block), -1)).all(1)
+        if not good.all():
+            row = seen + int(np.argmin(good))
+            raise DatadietError(
+                f"NaN or infinite values, the first in row {row}", where=where, fix="fill or drop those rows"
+            )
+        seen += len(block)
+
+
+def check_inputs(inputs: Any, where: str) -> Inputs:
+    if isinstance(inputs, Mapping):
+        named = {str(key): as_array(array, where) for key, array in inputs.items()}
+        for key, array in named.items():
+            if array.dtype.kind not in "fiub":
+                raise DatadietError(f"{key!r} is of type {array.dtype}", where=where, fix="numbers are needed")
+            if array.dtype.kind == "f":
+                refuse_infinite(array, f"{where}, {key!r}")
+        return named
+    array = as_array(inputs, where)
+    if array.ndim < 2:
+        raise DatadietError(f"inputs of shape {array.shape}", where=where, fix="(N, D) or (N, H, W[, C]) is needed")
+    if array.dtype == object:
+        raise DatadietError("inputs of several sizes or types", where=where, fix="make them one shape first")
+    if array.dtype.kind not in "fiub":
+        raise DatadietError(f"inputs of type {array.dtype}", where=where, fix="numbers are needed")
+    if array.dtype not in (np.uint8, np.float32):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            array = array.astype(np.float32)
+    if array.ndim == 2 and array.dtype == np.uint8:
+        array = array.astype(np.float32)
+    if array.dtype == np.float32:
+        refuse_infinite(array, where)
+    return array
+
+
+def as_images(inputs: Inputs, where: str) -> Inputs:
+    assert not isinstance(inputs, Mapping)
+    if inputs.ndim == 3:
+        return inputs[..., None]
+    if inputs.ndim != 4:
+        raise DatadietError(f"images of shape {inputs.shape}", where=where, fix="(N, H, W) or (N, H, W, C) is needed")
+    if inputs.shape[3] > 4 and inputs.shape[1] <= 4:
+        # Channels first, as PyTorch keeps them; the last axis of an image is never 5 or more channels here.
+        inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
+    return inputs
+
+
+def count_rows(inputs: Inputs, where: str) -> int:
+    lengths = {len(array) for array in inputs.values()} if isinstance(inputs, Mapping) else {len(inputs)}
+    if len(lengths) != 1:
+        raise DatadietError(f"arrays of {sorted(lengths)} rows", where=where)
+    count = lengths.pop()
+    if count == 0:
+        raise DatadietError("no examples", where=where)
+    return count
+
+
+def check_same_shape(train: Inputs, test: Inputs, name: str) -> None:
+    if isinstance(train, Mapping) or isinstance(test, Mapping):
+        if not (isinstance(train, Mapping) and isinstance(test, Mapping) and set(train) == set(test)):
+            raise DatadietError("training and test inputs have other names", where=name)
+        return
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        raise DatadietError(
+            f"training examples are {train.shape[1:]} {train.dtype}, test examples {test.shape[1:]} {test.dtype}",
+            where=name,
+        )
