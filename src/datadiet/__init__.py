@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from datadiet.flows.select import load_subset, save_subset, select
     from datadiet.flows.train import train
     from datadiet.flows.tune import tune_window
+    from datadiet.gradients import grand, grand_loader
     from datadiet.scores.export import load_table
     from datadiet.scores.table import ScoreTable
+    from datadiet.scores.watch import Watch
     from datadiet.selection import Subset
     from datadiet.training.presets import PRESETS
     from datadiet.training.recipe import Recipe
@@ -43,9 +45,12 @@ _HOMES = {
     "ScoreTable": "datadiet.scores.table",
     "Setup": "datadiet.flows.plan",
     "Subset": "datadiet.selection",
+    "Watch": "datadiet.scores.watch",
     "compare": "datadiet.flows.compare",
     "data": "datadiet.data",
     "figures": "datadiet.figures",
+    "grand": "datadiet.gradients",
+    "grand_loader": "datadiet.gradients",
     "load": "datadiet.data",
     "load_subset": "datadiet.flows.select",
     "load_table": "datadiet.scores.export",
@@ -69,9 +74,12 @@ __all__ = [
     "ScoreTable",
     "Setup",
     "Subset",
+    "Watch",
     "compare",
     "data",
     "figures",
+    "grand",
+    "grand_loader",
     "load",
     "load_subset",
     "load_table",

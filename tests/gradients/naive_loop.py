@@ -25,7 +25,8 @@ def call(model: nn.Module, inputs: Any) -> Tensor:
 
 
 def naive(
-    model: nn.Module, inputs: Any, labels: Any, loss: Callable[..., Tensor] = F.cross_entropy, run: Callable[..., Any] = call
+    model: nn.Module, inputs: Any, labels: Any, loss: Callable[..., Tensor] = F.cross_entropy,
+    run: Callable[..., Any] = call,
 ) -> Tensor:  # fmt: skip
     """(B,) in float64: norms of the gradients of single-example batches, the model in eval mode."""
     modes = [(m, m.training) for m in model.modules()]

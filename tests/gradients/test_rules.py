@@ -132,7 +132,9 @@ def test_embedding(batch: int, length: int, padding: bool, scale: bool) -> None:
 
 
 @quick
-@given(batch=st.integers(1, 4), channels=st.sampled_from((4, 8)), size=st.lists(st.integers(2, 5), min_size=1, max_size=3))
+@given(
+    batch=st.integers(1, 4), channels=st.sampled_from((4, 8)), size=st.lists(st.integers(2, 5), min_size=1, max_size=3)
+)  # fmt: skip
 def test_normalisation_layers(batch: int, channels: int, size: list[int]) -> None:
     x = torch.randn(batch, channels, *size, dtype=torch.float64) * 3 + 1
     dims = len(size) - 1
@@ -217,3 +219,21 @@ def test_a_transformer_encoder_with_the_batch_in_either_dimension(first: bool, n
 
     model, x, y = Model(), torch.randn(3, 3, 8, dtype=torch.float64), torch.tensor([0, 3, 1])
     assert error(grand(model, x, y), naive(model, x, y)) < 1e-9
+
+
+def test_sequences_in_gram_form_also_where_a_bias_gradient_cancels() -> None:
+    torch.manual_seed(3)
+    layer = nn.Linear(40, 50)
+    model = nn.Sequential(layer, nn.Tanh())
+    x = torch.randn(3, 6, 40)
+    labels = torch.randn(3, 6, 50)
+    found = grand(model, x, labels, loss=squares)
+    assert error(found, naive(model.double(), x.double(), labels.double(), squares)) < 1e-4
+
+    def odd(outputs: Tensor, labels: Tensor) -> Tensor:
+        signs = torch.tensor([1.0, -1.0]).repeat(3).view(1, 6, 1)
+        return (outputs * signs).flatten(1).sum(1) * labels[:, 0, 0] + 1e-3 * outputs.flatten(1).sum(1)
+
+    flat = nn.Sequential(nn.Linear(40, 50))
+    biases = grand(flat, x, labels, loss=odd, per="parameter")["0.bias"]
+    assert error(biases, torch.full((3,), 6e-3 * 50**0.5, dtype=torch.float64)) < 1e-4

@@ -24,7 +24,8 @@ N = 12
 def _table(values, **more):
     """A table of {(score, step): (runs, N)}."""
     shards = {
-        key: [lambda row=row: np.asarray(row, np.float32) for row in np.atleast_2d(rows)] for key, rows in values.items()
+        key: [lambda row=row: np.asarray(row, np.float32) for row in np.atleast_2d(rows)]
+        for key, rows in values.items()
     }
     count = len(np.atleast_2d(next(iter(values.values())))[0])
     more = {"labels": np.arange(count) % 3, "fingerprint": "aa-bb", "steps_per_epoch": 10, **more}
@@ -240,7 +241,12 @@ def folder(tmp_path):
             write_tensors(shard_path(path, run, name, step), {"values": _values(step + run, 1)[0]}, {"run": "x"})
     write_tensors(
         path / "examples.safetensors",
-        {"labels": np.arange(N) % 3, "corrupted": np.arange(N) < 2, "chosen": np.arange(N) < 4, "rows": np.arange(N) + 7},
+        {
+            "labels": np.arange(N) % 3,
+            "corrupted": np.arange(N) < 2,
+            "chosen": np.arange(N) < 4,
+            "rows": np.arange(N) + 7,
+        },
         {"fingerprint": "aa-bb"},
     )
     manifest = {

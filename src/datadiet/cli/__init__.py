@@ -20,20 +20,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{stop}", file=sys.stderr)
         return 130
     except DatadietError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Words of others that are quoted in it, a parser's or a user's model's, may hold several lines.
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\nstopped at once; what was finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
+        return _stopped()
     except BrokenPipeError:
         # The reader of our output went away (`| head`); there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        # Typer's own errors of usage, whichever click it carries.
+        # Typer's own errors, of usage and for Ctrl-C, whichever click it carries.
+        if type(error).__name__ == "Abort":
+            return _stopped()
         message = getattr(error, "format_message", None)
         if message is None:
             raise
@@ -43,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {text} (see {name} --help)" if text else f"see {name} --help", file=sys.stderr)
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _stopped() -> int:
+    print("\nstopped at once; what was finished is kept, the same command goes on from there", file=sys.stderr)
+    return 130
 
 
 def entry() -> None:

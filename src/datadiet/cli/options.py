@@ -23,7 +23,7 @@ Noise = Annotated[
     str | None,
     typer.Option("--noise", help="Label noise: permute:0.1 or redraw:0.5.", metavar="KIND:FRACTION"),
 ]
-NoiseSeed = Annotated[int, typer.Option("--noise-seed", help="The noise's own seed.")]
+NoiseSeed = Annotated[int, typer.Option("--noise-seed", min=0, help="The noise's own seed.")]
 Validation = Annotated[
     float | None,
     typer.Option("--validation", help="Cut this part of the training data off for validation, before scoring."),
@@ -48,7 +48,7 @@ At = Annotated[
 ]
 Scores = Annotated[list[str] | None, typer.Option("--score", help="A score to take. Repeatable.", metavar="NAME")]
 Runs = Annotated[int | None, typer.Option("--runs", help="Independent runs that are averaged.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of all random streams of the runs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all random streams of the runs.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="The folder for results.")]
 Store = Annotated[
     Path, typer.Option("--store", help="The folder of runs, shared by all commands.", envvar="DATADIET_STORE")

@@ -16,12 +16,12 @@ from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
 from datadiet.store import Store
-from datadiet.store.files import read_json
+from datadiet.store.files import Damaged, read_json
 
 
 def command(
     path: Annotated[Path, typer.Argument(help="A scoring folder, a result folder, a subset, or a store.")],
-    top: Annotated[int, typer.Option("--top", help="How many of the lowest and highest examples to list.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=0, help="How many of the lowest and highest examples to list.")] = 5,
     by: Annotated[str | None, typer.Option("--by", help="The score to list them by.")] = None,
     json: o.Json = False,
 ) -> None:
@@ -86,7 +86,10 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
 
 
 def _comparison(path: Path, json: bool) -> None:
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except Damaged as error:  # or never ours, so that it must not be told to be removed
+        raise DatadietError(error.what, where=path, fix="if datadiet wrote it, run that command again") from None
     if content.get("what") != "comparison":
         raise DatadietError("is no comparison", where=path)
     if json:

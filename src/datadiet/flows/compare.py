@@ -11,10 +11,10 @@ import numpy as np
 
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, unknown
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.jobs import RunTask, evaluation_key, folder_of
-from datadiet.flows.plan import Network, Setup, check_code, environment, inspect, recipe_for
+from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
 from datadiet.numerics import Numerics
@@ -150,6 +150,12 @@ def plan_compare(
     data, setup = data_room.load(data), Setup.of(setup)
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    check_seed(seed)
+    if split not in ("test", "validation"):
+        raise unknown("split", split, ("test", "validation"), where="--split")
+    for baseline in baselines:
+        if baseline not in ("full", "random"):
+            raise unknown("baseline", baseline, ("full", "random"), where="baselines")
     if (data.test if split == "test" else data.validation) is None:
         raise DatadietError(f"no {split} split to compare on", where=data.name, fix="load it with one")
     checked = {name: as_subset(given, data, where=name) for name, given in subsets.items()}
@@ -285,6 +291,7 @@ def _task(
         rows=None if subset is None else np.asarray(subset.indices),
         evaluate=(plan.split,),
         keep_last=keep_last,
+        resume_every=plan.setup.resume_every,
     )
     return f"{name}, run {run}", task
 

@@ -8,7 +8,8 @@ next thing begins, so that a killed job loses a minute at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset, Examples
 from datadiet.data.order import Order
 from datadiet.engines import Context
-from datadiet.errors import Interrupted
+from datadiet.errors import Diverged, Interrupted
 from datadiet.flows.shared import DataCard, dataset_of
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
@@ -126,6 +127,23 @@ def is_done(task: RunTask, data: Dataset) -> bool:
 
 def execute(context: Context, task: RunTask) -> RunResult:
     """Do what is missing of a task; the function of every job."""
+    with _as_before():
+        return _execute(context, task)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Threads and torch's random state as they were, afterwards: the process may be the user's own."""
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(random)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def _execute(context: Context, task: RunTask) -> RunResult:
     start = time.monotonic()
     task.numerics.apply()
     data = dataset_of(task.data, context)
@@ -167,6 +185,23 @@ class _Work:
         self.context, self.task, self.data, self.folder = context, task, data, folder
         recipe, spec = task.spec.recipe, task.spec
         self.device = torch.device(task.numerics.device)
+        self.batches = Batches(data.train, data, self.device, pad=recipe.pad, pad_mode=recipe.pad_mode)
+        rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)
+        self.order = Order(
+            rows,
+            recipe.batch_size,
+            spec.stream,
+            pad=recipe.pad if data.kind == "image" else 0,
+            flip=recipe.flip and data.kind == "image",
+            device=self.device,
+        )
+        self.trained = self.taken = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """The run before its first step."""
+        task, data = self.task, self.data
+        recipe, spec = task.spec.recipe, task.spec
         self.model: nn.Module = models.build(
             recipe.model,
             data.input_shape,
@@ -179,16 +214,6 @@ class _Work:
         self.optimizer = make_optimizer(self.model, recipe)
         # Dropout and the like draw from torch's own stream, which checkpoints hold.
         torch.manual_seed(torch_seed(*spec.stream, "torch"))
-        self.batches = Batches(data.train, data, self.device, pad=recipe.pad, pad_mode=recipe.pad_mode)
-        rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)
-        self.order = Order(
-            rows,
-            recipe.batch_size,
-            spec.stream,
-            pad=recipe.pad if data.kind == "image" else 0,
-            flip=recipe.flip and data.kind == "image",
-            device=self.device,
-        )
         self.moment = Moment(
             self.model, self.optimizer, 0, recipe.steps_per_epoch(len(data)), self.order.steps_per_pass
         )
@@ -200,7 +225,7 @@ class _Work:
             }
         )
         self.forward: Any = torch.compile(self.model, dynamic=False) if task.numerics.compiled else None
-        self.trained = self.taken = 0
+        self.begun = True
 
     def go(self) -> tuple[int, int]:
         missing = missing_marks(self.task, self.folder)
@@ -215,7 +240,9 @@ class _Work:
             self._train(missing, bool(evaluations) or not last_kept)
             for split in evaluations:
                 self._evaluate(split)
-        self.folder.drop_resume()
+        resume = self.folder.load_resume()
+        if resume is not None and resume.step <= self.task.until:  # one beyond serves whoever asks for later steps
+            self.folder.drop_resume()
         return self.trained, self.taken
 
     def _train(self, missing: dict[int, list[str]], to_the_end: bool) -> None:
@@ -253,10 +280,10 @@ class _Work:
     def _start(self, at_most: int) -> None:
         """Take up the newest state up to a step that has all that is needed, or the beginning."""
         point = self.folder.latest(at_most)
-        if point is not None and not self._serves(point, list(self.task.scores)):
-            point = None
-        if point is not None:
+        if point is not None and self._serves(point, list(self.task.scores)):
             self._restore(point)
+        elif not self.begun:  # a later checkpoint was looked at before
+            self._begin()
 
     def _serves(self, point: Point, names: Sequence[str]) -> bool:
         """Whether a state has what the trajectory scores among `names` have seen; one registered later has not."""
@@ -272,6 +299,7 @@ class _Work:
         self.watch.accumulators = kept
         self.watch.load(seen)
         self.moment.step = point.step
+        self.begun = False
 
     def _state(self) -> dict[str, torch.Tensor]:
         return pack(self.model, self.optimizer, {"trajectories": self.watch.state()})
@@ -288,7 +316,7 @@ class _Work:
                 found.update({column: followed[column] for column in columns([name])})
             elif entry.needs == "logits":
                 if logits is None:
-                    logits = predict(self.model, self.batches, self.task.numerics)
+                    logits = self._logits(self.batches)
                 found[name] = entry.compute(logits, labels)
             else:
                 found[name] = _by_model(entry.compute, self.model, self.batches, self.task.numerics)
@@ -300,7 +328,7 @@ class _Work:
     def _evaluate(self, split: str) -> None:
         examples = _split(self.data, split)
         batches = Batches(examples, self.data, self.device)
-        logits = predict(self.model, batches, self.task.numerics)
+        logits = self._logits(batches)
         correct = classification.correct(logits, batches.labels)
         loss = classification.loss(logits, batches.labels)
         self.folder.save_evaluation(
@@ -313,6 +341,16 @@ class _Work:
                 "numerics": self.task.numerics.to_json(),
             },
         )
+
+    def _logits(self, batches: Batches) -> torch.Tensor:
+        """(n, C) logits of all rows; weights that the last step blew up show here first."""
+        logits = predict(self.model, batches, self.task.numerics)
+        if not bool(torch.isfinite(logits).all()):
+            raise Diverged(
+                f"the network's outputs are not finite at step {self.moment.step}",
+                fix="a lower learning rate or a warm-up may help",
+            )
+        return logits
 
     def _tell(self, step: int) -> None:
         self.context.progress(step, self.task.until)

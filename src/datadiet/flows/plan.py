@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
+from datadiet.engines import ENGINES
 from datadiet.errors import DatadietError, unknown
+from datadiet.flows.jobs import RESUME_EVERY
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
 from datadiet.steps import Step
@@ -36,6 +39,7 @@ class Setup:
         threads: of one job; default 1 for small networks, else all cores.
         precision: "auto", "float32", "bfloat16" (training only; scores are taken in float32).
         compile: "auto", "on", "off".
+        resume_every: seconds of training between two states that a killed run goes on from.
     """
 
     store: str | Path = DEFAULT_STORE
@@ -45,6 +49,15 @@ class Setup:
     threads: int | None = None
     precision: str = "auto"
     compile: str = "auto"
+    resume_every: float = RESUME_EVERY
+
+    def __post_init__(self) -> None:
+        if self.engine != "auto":
+            ENGINES.get(self.engine, where="--engine")
+        if self.workers is not None and self.workers < 1:
+            raise DatadietError(f"{self.workers} workers cannot do anything", where="--workers", fix="give 1 or more")
+        if not self.resume_every > 0:
+            raise DatadietError(f"resume_every is {self.resume_every}", where="setup", fix="seconds, more than 0")
 
     @classmethod
     def of(cls, given: Setup | Mapping[str, Any] | None) -> Setup:
@@ -149,6 +162,11 @@ def check_scores(names: Sequence[str], marks: Sequence[int]) -> list[str]:
     if not names:
         raise DatadietError("no score is asked for", where="--score", fix=f"one of {', '.join(SCORES)}")
     return list(dict.fromkeys(names))
+
+
+def check_seed(seed: int, *, where: str = "--seed") -> None:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise DatadietError(f"the seed {seed!r}", where=where, fix="it must be a whole number, 0 or more")
 
 
 def inspect(recipe: Recipe, data: Dataset) -> Network:

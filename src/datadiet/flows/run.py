@@ -19,7 +19,9 @@ from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, tune_window, tuned_name
 from datadiet.scores import ScoreTable
+from datadiet.selection import POLICIES as REGISTERED
 from datadiet.selection import Subset
+from datadiet.selection.policy import check_options
 from datadiet.store.files import writable_folder, write_json
 
 POLICIES = ("hardest", "easiest", "window")  # random subsets stand beside every comparison
@@ -105,6 +107,8 @@ def plan_run(
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
+    for policy in policies:
+        check_options(policy, REGISTERED.get(policy, where="--policy"), _options(policy, keeps[0]))
     by = by or plan.scores[0]
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
@@ -168,7 +172,7 @@ def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:
     subsets: dict[str, Subset] = {}
     for keep in plan.keeps:
         for policy in plan.policies:
-            options: dict[str, Any] = {"offset": window_offset(keep)} if policy == "window" else {}
+            options = _options(policy, keep)
             name = subset_name(plan.by, policy, keep)
             subsets[name] = select(table, plan.by, keep, policy, at=f"{plan.at}it", seed=plan.scoring.seed, **options)
     return subsets
@@ -184,6 +188,10 @@ def comparing(plan: RunPlan, subsets: Mapping[str, Any]) -> ComparePlan:
         seed=scoring.seed,
         setup=scoring.setup,
     )
+
+
+def _options(policy: str, keep: float) -> dict[str, Any]:
+    return {"offset": window_offset(keep)} if policy == "window" else {}
 
 
 def window_offset(keep: float) -> float:
@@ -212,7 +220,13 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
     out += figures.save(figures.score_histograms(titles, corrupted=table.corrupted), plan.out / "scores")
     if data.kind == "image":
         picture = figures.gallery(
-            data.gather, data.labels, table.difficulty(by, plan.at), data.classes, corrupted=table.corrupted
+            data.gather,
+            data.labels,
+            table.mean(by, plan.at),
+            data.classes,
+            corrupted=table.corrupted,
+            original=data.original_labels if data.noise is not None else None,
+            name=by,
         )
         out += figures.save(picture, plan.out / "gallery")
     if tuned is not None:

@@ -21,6 +21,7 @@ from datadiet.flows.plan import (
     Setup,
     check_code,
     check_scores,
+    check_seed,
     environment,
     inspect,
     marks_for,
@@ -84,6 +85,7 @@ def plan_score(
     runs = runs if runs is not None else defaults.runs  # type: ignore[union-attr]
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    check_seed(seed)
     if at is None:
         per, horizon = chosen.steps_per_epoch(len(data)), chosen.horizon(len(data))
         at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
@@ -104,7 +106,14 @@ def plan_score(
             weights=network.weights,
         )
         task = RunTask(
-            spec, str(setup.store), card, numerics, until=max(marks), marks=tuple(marks), scores=tuple(names)
+            spec,
+            str(setup.store),
+            card,
+            numerics,
+            until=max(marks),
+            marks=tuple(marks),
+            scores=tuple(names),
+            resume_every=setup.resume_every,
         )
         tasks.append((f"scoring run {run}", task))
     return ScorePlan(data, chosen, names, marks, runs, seed, network, numerics, setup, tasks)
@@ -262,16 +271,15 @@ def _load(folder: Any, name: str, step: int) -> np.ndarray:
     return values
 
 
-def _whole(file: Path) -> bool:
-    """Whether a shard is there and matches its checksum."""
+def _whole(file: Path, meta: Mapping[str, Any]) -> bool:
+    """Whether a shard is there, matches its checksum, and is the one that belongs there."""
     if not file.exists():
         return False
     try:
-        read_tensors(file)
+        return read_tensors(file)[1] == meta
     except Damaged as error:
         log.warning("%s %s, redoing it", file, error.what)
         return False
-    return True
 
 
 def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str, Any]) -> None:
@@ -281,8 +289,9 @@ def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str
         source = folder_of(task)
         for name, step in plan.asked:
             target = shard_path(folder, run, name, step)
-            if not _whole(target):
-                write_tensors(target, {"values": _load(source, name, step)}, {"run": source.name})
+            meta = {"run": source.name, "score": name, "step": step}
+            if not _whole(target, meta):
+                write_tensors(target, {"values": _load(source, name, step)}, meta)
     arrays = {"labels": data.labels}
     if data.noise is not None:
         arrays |= {"corrupted": data.corrupted, "chosen": data.chosen, "original": data.original_labels}

@@ -11,6 +11,7 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset, Fingerprint
 from datadiet.errors import DatadietError
+from datadiet.flows.plan import check_seed
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
@@ -45,6 +46,7 @@ def select(
     Returns:
         A Subset, which stands for its (M,) sorted row indices wherever an array is wanted.
     """
+    check_seed(seed)
     if isinstance(scores, (str, Path)):
         scores = load_table(scores)
     if not isinstance(scores, ScoreTable):
@@ -179,5 +181,5 @@ def _plain_rows(file: Path) -> np.ndarray:
         if file.suffix.lower() == ".npy":
             return np.load(file, allow_pickle=False)
         return np.array([int(line) for line in file.read_text().split()], np.int64)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OverflowError, OSError, EOFError) as error:
         raise DatadietError(f"cannot be read as row numbers: {error}", where=file) from None

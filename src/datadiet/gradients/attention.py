@@ -76,7 +76,9 @@ def attend(
     if not m.batch_first:
         q, k, v = (t.transpose(0, 1) for t in (q, k, v))
     count, length, heads = len(q), q.shape[1], m.num_heads
-    bias = _additive(attn_mask, q)
+    # As the original does: the hint replaces the mask, and is aligned with the first key.
+    causal = is_causal and key_padding_mask is None and not need_weights
+    bias = None if causal else _additive(attn_mask, q)
     if bias is not None and bias.dim() == 3:
         bias = bias.view(count, heads, *bias.shape[1:])
     padding = _additive(key_padding_mask, q)
@@ -107,7 +109,7 @@ def attend(
         weights = weights.mean(1) if average_attn_weights else weights
         weights = weights.squeeze(0) if lone else weights
     else:
-        mixed = F.scaled_dot_product_attention(q, k, v, bias, drop)
+        mixed = F.scaled_dot_product_attention(q, k, v, bias, drop, is_causal=causal)
     mixed = mixed.transpose(1, 2).flatten(2).view(count, length, -1)
     if not m.batch_first:
         mixed = mixed.transpose(0, 1)

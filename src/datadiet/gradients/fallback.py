@@ -40,8 +40,8 @@ def swapped(module: nn.Module, weights: Weights) -> Iterator[None]:
     finally:
         for place, name, parameter in undo:
             place[name] = parameter
-        for part, before in flat:
-            part._flat_weights = before
+        for layer, before in flat:
+            layer._flat_weights = before
 
 
 def refuse_dropout(module: nn.Module, where: str) -> None:
@@ -161,9 +161,10 @@ def _each(outputs: Outputs, weights: Weights, rows: list[Tensor], cotangents: li
         with torch.enable_grad():
             produced = outputs(leaves, [t[i] for t in rows])
         live = [(p, g[i].to(p.dtype)) for p, g in zip(produced, cotangents, strict=True) if p.requires_grad]
-        grads = torch.autograd.grad(
-            [p for p, _ in live], list(leaves.values()), [g for _, g in live], allow_unused=True
-        ) if live else [None] * len(leaves)  # fmt: skip
-        for (number, leaf), g in zip(leaves.items(), grads, strict=True):
-            found[number].append(torch.zeros_like(leaf) if g is None else g)
+        pulled: Sequence[Tensor | None] = [None] * len(leaves)
+        if live:
+            ends, starts = zip(*live, strict=True)
+            pulled = torch.autograd.grad(ends, list(leaves.values()), starts, allow_unused=True)
+        for (number, leaf), gradient in zip(leaves.items(), pulled, strict=True):
+            found[number].append(torch.zeros_like(leaf) if gradient is None else gradient)
     return {number: torch.stack(parts) for number, parts in found.items()}

@@ -87,7 +87,7 @@ def total_loss(loss: Loss, outputs: Any, labels: Any, count: int, slicer: Callab
     """
     if isinstance(loss, nn.Module) and getattr(loss, "reduction", "none") != "none":
         single = copy.copy(loss)
-        single.reduction = "none"
+        single.__dict__["reduction"] = "none"
         losses = single(outputs, labels)
         if losses.shape == (count,):
             return losses.sum()

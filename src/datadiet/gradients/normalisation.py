@@ -94,8 +94,9 @@ def _instance(module: Any, x: Tensor) -> Tensor:
 BATCH_NORM = Rule(gradients=_batch_norm_gradients, mixes=_statistics_of_the_batch)
 for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
     register_rule(kind, BATCH_NORM)
-for kind in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
-    register_rule(kind, _channel_rule(_instance))
+INSTANCE_NORM = _channel_rule(_instance)
+for shape in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d):
+    register_rule(shape, INSTANCE_NORM)
 register_rule(nn.GroupNorm, _channel_rule(lambda m, x: F.group_norm(x, m.num_groups, eps=m.eps)))
 register_rule(nn.LayerNorm, _feature_rule(lambda m, x: F.layer_norm(x, m.normalized_shape, eps=m.eps)))
 register_rule(nn.RMSNorm, _feature_rule(lambda m, x: F.rms_norm(x, m.normalized_shape, eps=m.eps)))

@@ -161,7 +161,7 @@ class _Job:
             alone = torch.stack([upcast(g).double().square().sum() for g in grads if g is not None]).sum().sqrt()
             if not torch.isclose(norms[i].double(), alone, rtol=share, atol=1e-12, equal_nan=True):
                 raise DatadietError(
-                    f"example {i} has the gradient norm {float(norms[i]):.6g} in the batch and {float(alone):.6g} alone",
+                    f"example {i} has the norm {float(norms[i]):.6g} in the batch and {float(alone):.6g} alone",
                     where="check", fix="the model or the loss mixes examples, or draws at random; treat examples apart",
                 )  # fmt: skip
 

@@ -116,13 +116,13 @@ class ScoreTable:
     def reliability(self, name: str, at: str | int | None = None) -> float:
         """Split-half reliability of the mean: rank correlation of even with odd runs, stepped up to all runs.
 
-        Spearman and Brown's formula 2r/(1 + r); NaN below two runs.
+        Spearman and Brown's formula 2r/(1 + r) where r is positive, else r itself; NaN below two runs.
         """
         values = self.values(name, at).astype(np.float64)
         if len(values) < 2:
             return float("nan")
         r = rank_correlation(values[0::2].mean(0), values[1::2].mean(0))
-        return 2 * r / (1 + r) if r > -1 else float("nan")
+        return 2 * r / (1 + r) if r > 0 else r
 
     def auroc(self, name: str, at: str | int | None = None) -> float:
         """How well the score finds corrupted labels: the area under the ROC curve; NaN without any."""

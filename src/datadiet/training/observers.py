@@ -27,46 +27,40 @@ class Accumulator(Protocol):
 
 
 class Trajectories(Observer):
-    """Feeds accumulators with what training sees, at the price of one copy a step.
+    """Feeds accumulators with what training sees, at the price of three list entries a step.
 
-    Logits go to a buffer; when it is full, or a pass ends (so that no row comes twice), the accumulators get it whole.
-    What an accumulator computes must not depend on how a pass is cut into updates; those of this library do not.
+    Batches are kept as they come; when many are there, or a pass ends (so that no row comes twice), the accumulators
+    get them as one. What an accumulator computes must not depend on how a pass is cut into updates; those of this
+    library do not.
     """
 
     name = "trajectories"
 
     def __init__(self, accumulators: Mapping[str, Accumulator]) -> None:
         self.accumulators = dict(accumulators)
-        self._used = 0
-        self._rows: torch.Tensor | None = None
-        self._labels: torch.Tensor | None = None
-        self._logits: torch.Tensor | None = None
+        self._rows: list[torch.Tensor] = []
+        self._logits: list[torch.Tensor] = []
+        self._labels: list[torch.Tensor] = []
 
     def on_batch(self, moment: Moment) -> None:
-        count = len(moment.indices)
-        if self._rows is None or self._logits is None or self._labels is None:
-            self._allocate(moment)
-            assert self._rows is not None and self._logits is not None and self._labels is not None
-        if self._used + count > len(self._rows):
-            self.flush()
-        part = slice(self._used, self._used + count)
-        self._rows[part] = moment.indices
-        self._labels[part] = moment.labels
-        self._logits[part] = moment.logits
-        self._used += count
-        if (moment.step + 1) % moment.steps_per_pass == 0:
+        self._rows.append(moment.indices)
+        self._logits.append(moment.logits)
+        self._labels.append(moment.labels)
+        full = len(self._logits) * moment.logits.nbytes >= BUFFER_BYTES
+        if full or (moment.step + 1) % moment.steps_per_pass == 0:
             self.flush()
 
     def on_end(self, moment: Moment) -> None:
         self.flush()
 
     def flush(self) -> None:
-        if not self._used or self._rows is None or self._logits is None or self._labels is None:
+        if not self._rows:
             return
-        part = slice(0, self._used)
+        rows, logits, labels = torch.cat(self._rows), torch.cat(self._logits).float(), torch.cat(self._labels)
         for accumulator in self.accumulators.values():
-            accumulator.update(self._rows[part], self._logits[part], self._labels[part])
-        self._used = 0
+            accumulator.update(rows, logits, labels)
+        for kept in (self._rows, self._logits, self._labels):
+            kept.clear()
 
     def result(self) -> dict[str, torch.Tensor]:
         """Every accumulator's columns, by name."""
@@ -88,14 +82,6 @@ class Trajectories(Observer):
         for name, accumulator in self.accumulators.items():
             own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}/")}
             accumulator.load(own)
-
-    def _allocate(self, moment: Moment) -> None:
-        batch, classes = moment.logits.shape
-        rows = max(batch, min(moment.steps_per_pass * batch, BUFFER_BYTES // (4 * classes)))
-        like = moment.logits
-        self._rows = torch.empty(rows, dtype=torch.int64, device=like.device)
-        self._labels = torch.empty(rows, dtype=torch.int64, device=like.device)
-        self._logits = torch.empty((rows, classes), dtype=torch.float32, device=like.device)
 
 
 class Ticker(Observer):

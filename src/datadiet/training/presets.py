@@ -29,7 +29,7 @@ class Preset:
     runs: int = 10
     at: tuple[str, ...] = ("10ep",)
     keeps: tuple[float, ...] = (0.5,)
-    scores: tuple[str, ...] = field(default=("el2n", "forgetting"))
+    scores: tuple[str, ...] = field(default=("el2n", "grand", "forgetting"))
 
 
 PRESETS: Registry[Preset] = Registry("preset")
@@ -123,9 +123,9 @@ PRESETS.register(
             steps="20ep",
         ),
         "scikit-learn's 8×8 digits: small-cnn, 20 epochs, seconds a run",
-        at=("1ep", "2ep", "4ep"),
+        at=("0", "1ep", "2ep", "4ep"),
         keeps=(0.5, 0.25),
-        scores=("el2n", "forgetting", "el2n_online", "loss"),
+        scores=("el2n", "grand", "forgetting", "el2n_online", "loss"),
     ),
 )
 PRESETS.register(

@@ -1,0 +1,131 @@
+"""A truncated or altered file is noticed by its checksum, redone, and the log says so."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_flows import RECIPE, results, setup, tiny
+
+import datadiet as dd
+from datadiet.store import Store
+
+SCORING = {"recipe": RECIPE, "scores": ["el2n", "forgetting"], "runs": 2, "at": ["1ep", "2ep"]}
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def alter(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def one(tmp_path: Path, pattern: str) -> Path:
+    return sorted((tmp_path / "store").glob(f"??/*/{pattern}"))[0]
+
+
+@pytest.mark.parametrize("damage", [truncate, alter])
+@pytest.mark.parametrize("pattern", ["shards/el2n@00000014.safetensors", "shards/forgetting@00000007.safetensors"])
+def test_a_damaged_shard_is_redone_with_a_line(
+    tmp_path: Path, damage: object, pattern: str, stretches: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **SCORING)
+    before = results(tmp_path / "store")
+    stretches.clear()
+    file = one(tmp_path, pattern)
+    damage(file)  # type: ignore[operator]
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **SCORING)
+    assert results(tmp_path / "store") == before
+    assert stretches == [], "the checkpoint is whole, nothing need be trained"
+    assert f"{file} is damaged" in caplog.text
+    assert "redoing it" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [truncate, alter])
+def test_a_damaged_checkpoint_is_trained_again_where_it_is_needed(
+    tmp_path: Path, damage: object, stretches: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **SCORING)
+    before = results(tmp_path / "store")
+    stretches.clear()
+    one(tmp_path, "shards/el2n@00000014.safetensors").unlink()
+    file = one(tmp_path, "checkpoints/00000014.safetensors")
+    damage(file)  # type: ignore[operator]
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **SCORING)
+    assert stretches == [(7, 14)], "from the whole checkpoint before it"
+    assert results(tmp_path / "store") == before
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_a_damaged_resume_point_falls_back_to_the_checkpoint_before_it(
+    tmp_path: Path, stretches: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    dd.score(tiny(), setup=setup(tmp_path / "straight"), **{**SCORING, "runs": 1, "at": "3ep"})
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **{**SCORING, "runs": 1})
+    store = Store(tmp_path / "store")
+    folder = store.run(store.runs()[0])
+    point = folder.load_checkpoint(14)
+    assert point is not None
+    folder.save_resume(18, point.tensors)
+    truncate(folder.path / "resume.safetensors")
+    stretches.clear()
+    dd.score(tiny(), setup=setup(tmp_path / "store"), **{**SCORING, "runs": 1, "at": "3ep"})
+    assert stretches == [(14, 21)]
+    assert "resume.safetensors is damaged" in caplog.text
+    assert results(tmp_path / "straight").items() <= results(tmp_path / "store").items()
+
+
+@pytest.mark.parametrize("damage", [truncate, alter])
+def test_a_damaged_accuracy_is_taken_again(tmp_path: Path, damage: object, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"runs": 1, "recipe": RECIPE, "baselines": ("full",), "setup": setup(tmp_path / "store")}
+    dd.compare(tiny(), {}, **options)
+    before = results(tmp_path / "store")
+    file = one(tmp_path, "evaluations/*.json")
+    damage(file)  # type: ignore[operator]
+    dd.compare(tiny(), {}, **options)
+    assert results(tmp_path / "store") == before
+    assert f"{file} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [truncate, alter])
+def test_a_damaged_shard_of_a_scoring_folder_is_refused_by_select_and_mended_by_score(
+    tmp_path: Path, damage: object, stretches: list[tuple[int, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    file = out / "shards" / "run-001" / "el2n@00000014.safetensors"
+    whole = file.read_bytes()
+    damage(file)  # type: ignore[operator]
+    with pytest.raises(dd.DatadietError, match="is damaged"):
+        dd.select(out, "el2n", 0.5)
+    stretches.clear()
+    with caplog.at_level(logging.WARNING, logger="datadiet"):
+        dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert stretches == []
+    assert file.read_bytes() == whole
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_a_shard_of_another_run_in_a_scoring_folder_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    shards = out / "shards"
+    name = "el2n@00000014.safetensors"
+    (shards / "run-001" / name).write_bytes((shards / "run-000" / name).read_bytes())
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert np.array_equal(dd.load_table(out).values("el2n", "2ep"), table.values("el2n", "2ep"))
+
+
+def test_a_damaged_manifest_is_refused_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    alter(out / "manifest.json")
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    with pytest.raises(dd.DatadietError, match=r"manifest\.json: is damaged"):
+        dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert before == {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}

@@ -1,0 +1,251 @@
+"""The public functions: losses, groupings, loaders, own rules, bad input."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from naive_loop import error, naive
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
+
+from datadiet.errors import DatadietError
+from datadiet.gradients import RULES, Rule, grand, grand_loader, register_rule
+
+D = torch.float64
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.Tanh(), nn.Linear(8, 5)
+    ).double()
+
+
+def data(count: int = 6) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(count, 3, 8, 8, dtype=D), torch.arange(count) % 5
+
+
+def test_losses_of_every_shape_mean_the_loss_of_the_example() -> None:
+    model, (x, y) = network(), data()
+    weights = torch.rand(5, dtype=D) + 0.5
+    none = lambda z, y: F.cross_entropy(z, y, weights, reduction="none", label_smoothing=0.1)  # noqa: E731
+    wanted = naive(model, x, y, none)
+    for loss in (none, nn.CrossEntropyLoss(weights, label_smoothing=0.1, reduction="none"),
+                 nn.CrossEntropyLoss(weights, label_smoothing=0.1), nn.CrossEntropyLoss(weights, label_smoothing=0.1, reduction="sum")):  # fmt: skip
+        assert error(grand(model, x, y, loss=loss), wanted) < 1e-9
+    plain = naive(model, x, y)
+    assert error(grand(model, x, y, loss=F.cross_entropy), plain) < 1e-9
+    soft = F.one_hot(y, 5).double()
+    assert error(grand(model, x, soft), plain) < 1e-9
+    targets = torch.randn(6, 5, dtype=D)
+    assert error(grand(model, x, targets, loss=nn.MSELoss()), naive(model, x, targets, F.mse_loss)) < 1e-9
+    each = lambda z, t: (z - t).square()  # noqa: E731
+    assert error(grand(model, x, targets, loss=each), naive(model, x, targets, each)) < 1e-9
+
+
+def test_groups_add_up_to_the_whole() -> None:
+    model, (x, y) = network(), data()
+    whole = grand(model, x, y)
+    layers = grand(model, x, y, per="layer")
+    assert list(layers) == ["0", "1", "4", "6"]
+    assert error(torch.stack(list(layers.values())).square().sum(0).sqrt(), whole) < 1e-12
+    named = grand(model, x, y, per={"stem": ["0", "1"], "head": "6"})
+    assert error(named["stem"].square(), layers["0"].square() + layers["1"].square()) < 1e-12
+    assert torch.equal(named["head"], layers["6"])
+    kinds = grand(model, x, y, per=lambda name: "bias" if name.endswith("bias") else None)
+    assert list(kinds) == ["bias"]
+
+
+def test_the_last_layer_in_closed_form() -> None:
+    model, (x, y) = network(), data()
+    hidden = model.eval()[:-1](x)
+    left = (model(x).softmax(1) - F.one_hot(y, 5)).norm(dim=1)
+    wanted = left * (hidden.square().sum(1) + 1).sqrt()
+    assert error(grand(model, x, y, last_layer=True), wanted.detach()) < 1e-12
+    assert error(grand(model, x, y, last_layer="6"), wanted.detach()) < 1e-12
+    with pytest.raises(DatadietError, match="unknown layer '7'"):
+        grand(model, x, y, last_layer="7")
+
+
+def test_chunks_and_batches_of_one_give_the_same_norms() -> None:
+    model, (x, y) = network(), data()
+    whole = grand(model, x, y)
+    assert error(grand(model, x, y, chunk=4), whole) < 1e-12
+    assert error(torch.cat([grand(model, x[i : i + 1], y[i : i + 1]) for i in range(6)]), whole) < 1e-12
+    assert not whole.requires_grad
+
+
+def test_an_empty_batch_gives_an_empty_result() -> None:
+    model, (x, y) = network(), data()
+    assert grand(model, x[:0], y[:0]).shape == (0,)
+    assert {k: len(v) for k, v in grand(model, x[:0], y[:0], per="layer").items()} == dict.fromkeys("0146", 0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_example_breaks_its_own_norm_alone(bad: float) -> None:
+    model = nn.Sequential(network(), nn.Linear(5, 5).double())
+    x, y = data()
+    whole = grand(model, x, y)
+    x[2, 1, 3, 3] = bad
+    found = grand(model, x, y)
+    others = [0, 1, 3, 4, 5]
+    assert error(found[others], whole[others]) < 1e-12
+    assert not torch.isfinite(found[2])
+    tokens = nn.Sequential(nn.Linear(3, 40), nn.LayerNorm(40), nn.Linear(40, 40), nn.Flatten(), nn.Linear(160, 5)).double()
+    x = torch.randn(6, 4, 3, dtype=D)
+    whole = grand(tokens, x, y)
+    x[2, 1] = bad
+    assert error(grand(tokens, x, y)[others], whole[others]) < 1e-12
+
+
+def test_own_ways_of_calling_the_model() -> None:
+    model, (x, y) = network(), data()
+    whole = grand(model, x, y)
+    assert torch.equal(grand(model, (x,), y), whole)
+    assert torch.equal(grand(model, {"input": x}, y), whole)
+    assert torch.equal(grand(model, {"a": x / 2, "b": x / 2}, y, forward=lambda m, d: m(d["a"] + d["b"])), whole)
+
+
+class Mixed(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.body, self.head = how, nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        if self.how == "attention":
+            h = F.scaled_dot_product_attention(h, h, h)
+        if self.how == "mean":
+            h = h - h.mean(0)
+        z = self.head(h)
+        return z - z.mean(0) if self.how == "end" else z
+
+
+@pytest.mark.parametrize("how", ["attention", "mean"])
+def test_a_model_that_mixes_examples_is_refused(how: str) -> None:
+    with pytest.raises(DatadietError, match="layer head: the network mixes examples"):
+        grand(Mixed(how), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+
+
+def test_check_finds_mixing_after_the_last_layer() -> None:
+    torch.manual_seed(2)
+    with pytest.raises(DatadietError, match="in the batch and"):
+        grand(Mixed("end"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), check=True)
+    grand(Mixed("none"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), check=True)
+
+
+def test_training_mode_as_it_is() -> None:
+    model, (x, y) = network(), data()
+    with pytest.raises(DatadietError, match="BatchNorm2d mixes examples: in training mode"):
+        grand(model.train(), x, y, mode="as-is")
+    assert model.training
+    model[1].eval()
+    assert torch.equal(grand(model, x, y, mode="as-is"), grand(model, x, y))
+    dropping = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).train()
+    x, y = torch.randn(4, 4), torch.tensor([0, 1, 2, 0])
+    torch.manual_seed(3)
+    first = grand(dropping, x, y, mode="as-is")
+    torch.manual_seed(3)
+    assert torch.equal(grand(dropping, x, y, mode="as-is"), first)
+    assert not torch.allclose(first, grand(dropping, x, y))
+    tracking = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    with pytest.raises(DatadietError, match="keeps no running statistics"):
+        grand(tracking, torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
+
+
+def test_bad_input_is_said_in_words() -> None:
+    model, (x, y) = network(), data()
+    for labels, words in (
+        (y + 3, "label 7 of example 4 is out of range, the model has 5 outputs"),
+        (y - 1, "label -1 of example 0 is out of range"),
+        (y[:4], "differ in the number of examples"),
+        (torch.zeros(6, 3, dtype=D), "do not fit outputs"),
+    ):
+        with pytest.raises(DatadietError, match=words):
+            grand(model, x, labels)
+    with pytest.raises(DatadietError, match="does not accept these inputs"):
+        grand(model, x[:, :2], y)
+    with pytest.raises(DatadietError, match="'train' is not a mode"):
+        grand(model, x, y, mode="train")
+    with pytest.raises(DatadietError, match="no trainable parameter"):
+        grand(copy.deepcopy(model).requires_grad_(False), x, y)
+    with pytest.raises(DatadietError, match="no trainable parameter belongs to group 'a'"):
+        grand(model, x, y, per={"a": ["nowhere"]})
+    with pytest.raises(DatadietError, match="returns shape"):
+        grand(model, x, y, forward=lambda m, x: m(x)[:3])
+    with pytest.raises(DatadietError, match="the loss returns shape"):
+        grand(model, x, y, loss=lambda z, y: F.cross_entropy(z, y, reduction="none")[:2])
+    with pytest.raises(DatadietError, match="no torch network"):
+        grand(lambda x: x, x, y)  # type: ignore[arg-type]
+    assert grand(model, x, y).shape == (6,)
+
+
+class Overwrites(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        y = self.b(x)
+        x += 1
+        return y
+
+
+def test_an_input_overwritten_after_use_is_refused() -> None:
+    with pytest.raises(DatadietError, match="layer b: its input was overwritten in place"):
+        grand(Overwrites(), torch.randn(3, 4), torch.tensor([0, 1, 2]))
+
+
+def test_a_loader_gives_dataset_order_whatever_it_shuffles() -> None:
+    model, (x, y) = network(), data()
+    whole = grand(model, x, y)
+    rows = TensorDataset(x, y)
+    loaders = (
+        DataLoader(rows, 4), DataLoader(rows, 4, shuffle=True, drop_last=True), [(x[:2], y[:2]), (x[2:], y[2:])],
+        [{"image": x, "label": y}],
+    )  # fmt: skip
+    for loader in loaders:
+        assert error(grand_loader(model, loader), whole) < 1e-12
+    assert error(grand_loader(model, DataLoader(Subset(rows, [3, 1]), 2)), whole[[3, 1]]) < 1e-12
+    assert error(grand_loader(model, loaders[1], per="layer")["6"], grand(model, x, y, per="layer")["6"]) < 1e-12
+    assert grand_loader(model, []).shape == (0,)
+    with pytest.raises(DatadietError, match="draws its own choice"):
+        grand_loader(model, DataLoader(rows, 2, sampler=SubsetRandomSampler([1, 2])))
+    with pytest.raises(DatadietError, match="labels cannot be told"):
+        grand_loader(model, [x])
+    with pytest.raises(DatadietError, match="has the keys image"):
+        grand_loader(model, [{"image": x}])
+
+
+class Gain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(144, dtype=D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain
+
+
+def test_a_rule_of_ones_own() -> None:
+    model, (x, y) = network(), data()
+    model.insert(4, Gain())
+    wanted = naive(model, x, y)
+    assert error(grand(model, x, y), wanted) < 1e-9
+    seen = []
+
+    def gradients(module: nn.Module, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        seen.append(names)
+        return {"gain": g * x}
+
+    register_rule(Gain, Rule(gradients=gradients, names=("gain",)))
+    try:
+        assert error(grand(copy.deepcopy(model), x, y), wanted) < 1e-9
+        assert seen
+    finally:
+        RULES._entries.pop(f"{Gain.__module__}.{Gain.__qualname__}")
