@@ -147,20 +147,21 @@ Outputs = Callable[[Weights, Sequence[Tensor]], Sequence[Tensor]]
 def _each(outputs: Outputs, weights: Weights, rows: list[Tensor], cotangents: list[Tensor]) -> Weights:
     """The vector-Jacobian product of every example, under vmap where it goes, else one by one."""
 
-    def traced(row: list[Tensor], grads: list[Tensor]) -> Weights:
-        produced, pull = torch.func.vjp(lambda w: tuple(outputs(w, row)), weights)
+    def single(row: list[Tensor], grads: list[Tensor]) -> Weights:
+        traced = torch.func.vjp(lambda w: tuple(outputs(w, row)), weights)
+        produced, pull = traced[0], traced[1]
         return pull(tuple(g.to(p.dtype) for g, p in zip(grads, produced, strict=True)))[0]
 
     try:
-        return torch.func.vmap(traced, randomness="error")(rows, cotangents)
+        return torch.func.vmap(single, randomness="error")(rows, cotangents)
     except Exception as error:  # whatever vmap cannot follow, one by one can
         log.info("vmap cannot follow (%s); examples go one by one", str(error).split("\n")[0])
     found: dict[int, list[Tensor]] = {number: [] for number in weights}
     for i in range(len(cotangents[0])):
         leaves = {number: w.detach().requires_grad_() for number, w in weights.items()}
         with torch.enable_grad():
-            produced = outputs(leaves, [t[i] for t in rows])
-        live = [(p, g[i].to(p.dtype)) for p, g in zip(produced, cotangents, strict=True) if p.requires_grad]
+            ends_of_row = outputs(leaves, [t[i] for t in rows])
+        live = [(p, g[i].to(p.dtype)) for p, g in zip(ends_of_row, cotangents, strict=True) if p.requires_grad]
         pulled: Sequence[Tensor | None] = [None] * len(leaves)
         if live:
             ends, starts = zip(*live, strict=True)

@@ -32,8 +32,8 @@ def _batch_norm_gradients(
         # An example's channels as channels of their own: the library's kernel then sums each in one pass.
         rows = (1, count * channels, *x.shape[2:])
         found = torch.ops.aten.native_batch_norm_backward(
-            g.view(rows), x.view(rows), None, mean.repeat(count), var.repeat(count), None, None, False, module.eps,
-            [False, True, True],
+            g.view(rows), x.view(rows), None, mean.expand(count, -1).reshape(-1),
+            var.expand(count, -1).reshape(-1), None, None, False, module.eps, [False, True, True],
         )  # fmt: skip
         return {"weight": found[1].view(count, channels), "bias": found[2].view(count, channels)}
     shape = (1, -1) + (1,) * (x.dim() - 2)

@@ -93,9 +93,9 @@ class Watch:
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint of the loop must hold for the watch to go on; finished epochs' notes are not in it."""
-        out = {
-            f"{name}/{key}": value for name, followed in self._followed.items() for key, value in followed.state().items()
-        }
+        out: dict[str, torch.Tensor] = {}
+        for name, followed in self._followed.items():
+            out.update({f"{name}/{key}": value for key, value in followed.state().items()})
         return {**out, "labels": self._labels, "epochs": torch.tensor(self.epochs)}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
