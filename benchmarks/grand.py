@@ -4,8 +4,9 @@
 
 Times are pairwise: in one process the passes alternate, and each figure is the median over rounds of the ratio to the
 plain pass just before it. A plain pass is the mean cross-entropy's forward and backward into all weights, as training
-does it, and once more in eval mode (without dropout and batch statistics). `--others` times per-example gradients by `torch.func` and
-by a loop as well. Memory is the growth of the resident set's peak over a warm process, each in a process of its own.
+does it, and once more in eval mode (without dropout and batch statistics). `--others` times per-example gradients by
+`torch.func` and by a loop as well. Memory is the growth of the peak resident set over a warm process, each measured in
+a process of its own.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def memory(name: str, batch: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cpu-time", action="store_true", help="processor time in place of wall time, on busy machines")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, for busy machines")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", help="cases whose name begins so")
     parser.add_argument("--others", action="store_true", help="time torch.func and a loop too")

@@ -114,7 +114,7 @@ class Scale(nn.Module):
 
 class Untraceable(Scale):
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gain * (2.0 if float(x.sum()) > 0 else -1.0) if len(x) == 1 else torch.cat(
+        return x * self.gain * (2.0 if float(x.detach().sum()) > 0 else -1.0) if len(x) == 1 else torch.cat(
             [self.forward(row[None]) for row in x]
         )  # fmt: skip
 
@@ -294,3 +294,18 @@ def test_the_plan_does_not_keep_its_model_alive() -> None:
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_hooks_and_methods_of_the_user_are_seen() -> None:
+    torch.manual_seed(12)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3)).double()
+    x, y = torch.randn(5, 4, dtype=D), torch.tensor([0, 1, 2, 0, 1])
+    first = grand(model, x, y)
+    model[0].register_forward_hook(lambda m, args, output: output * 2)
+    model[0].register_forward_pre_hook(lambda m, args: (args[0] + 1,))
+    layer = model[2]
+    layer.forward = lambda x: F.linear(x, layer.weight * 3, layer.bias)
+    found = grand(model, x, y)
+    assert error(found, naive(model, x, y)) < 1e-9
+    assert not torch.allclose(found, first)
+    assert "forward" in layer.__dict__

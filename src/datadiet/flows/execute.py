@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from datadiet import engines
 from datadiet.data.dataset import Dataset
-from datadiet.engines import Job
+from datadiet.engines import Engine, Job
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.jobs import RunResult, RunTask, execute, is_done
 from datadiet.flows.plan import Setup
@@ -17,6 +19,38 @@ from datadiet.numerics import cores
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[engines.Progress], object]
+
+
+_kept: ContextVar[dict[tuple[str, int | None, int], Engine] | None] = ContextVar("kept engines", default=None)
+
+
+@contextmanager
+def kept_engines() -> Iterator[None]:
+    """Within the block, workers that were started for one batch of tasks serve the next ones too."""
+    if _kept.get() is not None:
+        yield
+        return
+    made: dict[tuple[str, int | None, int], Engine] = {}
+    token = _kept.set(made)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+        for engine in made.values():
+            engine.close()
+
+
+@contextmanager
+def _engine(name: str, workers: int | None, threads: int) -> Iterator[Engine]:
+    made = _kept.get()
+    if made is None:
+        with engines.make(name, workers, threads) as engine:
+            yield engine
+        return
+    key = (name, workers, threads)
+    if key not in made:
+        made[key] = engines.make(name, workers, threads)
+    yield made[key]
 
 
 @dataclass(frozen=True)
@@ -45,7 +79,7 @@ def run_tasks(
     failures: dict[str, DatadietError] = {}
     if pending:
         threads = pending[0][1].numerics.threads
-        with engines.make(engine_for(setup, pending), setup.workers, threads) as engine:
+        with _engine(engine_for(setup, pending), setup.workers, threads) as engine:
             card = share(data, engine)
             waiting = False
             while pending:

@@ -264,7 +264,10 @@ class _Work:
                     observers=[self.watch, *told] if self.watch.accumulators else told,
                     forward=self.forward,
                     autocast=self.task.numerics.autocast(),
-                    should_stop=lambda until=until: time.monotonic() > until or self.context.should_stop(),  # type: ignore[misc]
+                    should_stop=lambda until=until, before=before: (  # type: ignore[misc]
+                        # One step at least, however short the time is.
+                        (time.monotonic() > until and self.moment.step > before) or self.context.should_stop()
+                    ),
                 )
                 self.trained += self.moment.step - before
                 if self.moment.step < stop:
@@ -335,8 +338,8 @@ class _Work:
             evaluation_key(split, examples),
             self.moment.step,
             {
-                "accuracy": float(correct.double().mean()),
-                "loss": float(loss.double().mean()),
+                "accuracy": float(correct.cpu().double().mean()),
+                "loss": float(loss.cpu().double().mean()),
                 "examples": len(examples),
                 "numerics": self.task.numerics.to_json(),
             },

@@ -133,7 +133,7 @@ def recipe_for(
     return out
 
 
-def marks_for(recipe: Recipe, data: Dataset, at: Sequence[str | int]) -> list[int]:
+def marks_for(recipe: Recipe, data: Dataset, at: Sequence[str | int | Step]) -> list[int]:
     """Steps at which scores are taken, ascending; each must lie within the run."""
     horizon, per_epoch = recipe.horizon(len(data)), recipe.steps_per_epoch(len(data))
     out = set()

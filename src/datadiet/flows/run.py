@@ -13,7 +13,7 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, percent, plan_compare
-from datadiet.flows.execute import OnProgress
+from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import preset_for
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
@@ -136,6 +136,11 @@ def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **option
 
 def execute_run(plan: RunPlan, on_progress: OnProgress | None = None) -> Result:
     """Do what a plan says."""
+    with kept_engines():
+        return _execute(plan, on_progress)
+
+
+def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
     writable_folder(plan.out)
     scoring = plan.scoring
     data = scoring.data

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import Comparison, Row, execute_compare, percent, plan_compare
-from datadiet.flows.execute import OnProgress
+from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Setup
 from datadiet.flows.score import execute_score, plan_score
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
+from datadiet.steps import Step
 from datadiet.training.recipe import Recipe
 
 OFFSET_STEP = 0.1
@@ -80,14 +82,49 @@ def tune_window(
         runs: training runs of each point of the grid.
         test_runs: of the choice, full data and random; 0 for no test.
     """
-    data = data_room.load(data)
+    with kept_engines():
+        return _tune(
+            data_room.load(data),
+            table,
+            by,
+            keeps,
+            offsets,
+            at,
+            balanced,
+            validation,
+            runs,
+            test_runs,
+            seed,
+            setup,
+            on_progress,
+        )
+
+
+def _tune(
+    data: Dataset,
+    table: ScoreTable,
+    by: str,
+    keeps: Sequence[float],
+    offsets: Sequence[float] | None,
+    at: str | int | None,
+    balanced: bool,
+    validation: float,
+    runs: int,
+    test_runs: int,
+    seed: int,
+    setup: Setup | Mapping[str, Any] | None,
+    on_progress: OnProgress | None,
+) -> Tuned:
     table.check(data.fingerprint)
+    if table.provenance.get("recipe") is None:
+        raise DatadietError("the scores do not say by which recipe they were made", where=table.path)
     recipe = Recipe.from_json(table.provenance["recipe"])
     cut = data if data.validation is not None else data.with_validation(validation, seed)
     grid = grid_of(keeps, offsets)
-    step = table.step(by, at)
+    # The same part of training: fewer examples make shorter epochs.
+    when = Step(Fraction(table.step(by, at), table.steps_per_epoch), "ep")
     scored = execute_score(
-        plan_score(cut, scores=[by], runs=table.runs, at=f"{step}it", recipe=recipe, seed=seed, setup=setup),
+        plan_score(cut, scores=[by], runs=table.runs, at=[when], recipe=recipe, seed=seed, setup=setup),
         on_progress=on_progress,
     )
     subsets = {

@@ -120,9 +120,7 @@ class Watch:
     stack: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def use(
-        self, ruled: Ruled, rule: Rule, x: Tensor, output: Tensor, owned: Owned, label: str = ""
-    ) -> Tensor:
+    def use(self, ruled: Ruled, rule: Rule, x: Tensor, output: Tensor, owned: Owned, label: str = "") -> Tensor:
         if not self.active:
             return output
         site = f"{ruled.name}/{label}"
@@ -141,13 +139,12 @@ def watching(model: nn.Module, ruled: Sequence[Ruled], sink: Sink) -> Iterator[W
     try:
         for item in ruled:
             if item.rule.forward is not None:
-                if "forward" in item.module.__dict__:
-                    continue  # someone else replaced it; what it does now is not what the rule knows
                 item.module.__dict__["forward"] = partial(_composed, watch, item)
                 patched.append(item.module)
             else:
                 hook = partial(_single, watch, item)
-                handles.append(item.module.register_forward_hook(hook, with_kwargs=True))
+                # First of all hooks: others may change the output, and the rule is of the layer alone.
+                handles.append(item.module.register_forward_hook(hook, with_kwargs=True, prepend=True))
         yield watch
     finally:
         for handle in handles:
@@ -156,9 +153,7 @@ def watching(model: nn.Module, ruled: Sequence[Ruled], sink: Sink) -> Iterator[W
             del module.__dict__["forward"]
 
 
-def _single(
-    watch: Watch, item: Ruled, module: nn.Module, args: tuple, kwargs: dict, output: Tensor
-) -> Tensor | None:
+def _single(watch: Watch, item: Ruled, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor | None:
     if not watch.active:
         return None
     x = args[0] if args else next(iter(kwargs.values()))
@@ -204,9 +199,7 @@ class StrayUses(TorchFunctionMode):
         self.targets, self.covered, self.stack = targets, covered, stack
         self.found: dict[int, list[tuple[str, ...]]] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in _LOOKS:
             inside = self.covered.get(self.stack[-1], ()) if self.stack else ()
             for leaf in tree_leaves((args, kwargs)):

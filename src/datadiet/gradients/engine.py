@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from datadiet.errors import DatadietError
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Owned, Use, Watch, ruled_modules, watching
+from datadiet.gradients.capture import Owned, Ruled, Use, Watch, watching
 from datadiet.gradients.fallback import (
     Recall,
     Weights,
@@ -28,8 +28,9 @@ from datadiet.gradients.fallback import (
     refuse_dropout,
     swapped,
 )
-from datadiet.gradients.plan import FIRST, Layout, Plan, expand, handed_out, make_plan
+from datadiet.gradients.plan import FIRST, Layout, Plan, make_plan
 from datadiet.gradients.rules import Rule, gather, square_sum
+from datadiet.gradients.trial import expand, handed_out
 
 
 class _Root(torch.autograd.Function):
@@ -39,11 +40,12 @@ class _Root(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
         # Marked, not copied: in-place operations that follow stay allowed, and no memory is spent.
         ctx.mark_dirty(x)
+        ctx.like = anchor.detach()
         return x
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[None, Tensor]:
-        return None, torch.zeros((), device=grads[0].device, dtype=grads[0].dtype)
+        return None, torch.zeros_like(ctx.like)
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Pass:
     recalls: dict[str, list[Recall]] = field(default_factory=dict)
 
     def add(self, number: int, squares: Tensor) -> None:
-        squares = squares.detach()
+        squares = squares.detach().to(self.anchor.device)
         wide = squares if squares.device.type == "mps" else squares.double()
         self.squared[number] = self.squared[number] + wide if number in self.squared else wide
 
@@ -238,13 +240,13 @@ def _unplanned(key: str) -> DatadietError:
 
 def run_pass(
     model: nn.Module, plan: Plan, targets: dict[int, str], parameters: dict[int, nn.Parameter], count: int, memory: int,
-    forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype,
+    ruled: Sequence[Ruled], forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype,
 ) -> dict[int, Tensor]:  # fmt: skip
     """Squared norms by parameter id, (B,) each; `forward` returns the summed loss."""
     anchor = torch.zeros((), device=device, dtype=dtype, requires_grad=True)
     state = Pass(plan, targets, parameters, count, memory, anchor)
     if plan.by_rule or plan.local:
-        with watching(model, ruled_modules(model, targets), state.sink) as watch:
+        with watching(model, ruled, state.sink) as watch:
             handles = _recall_hooks(model, plan, state, watch)
             try:
                 with handed_out(model, plan.copied, count, lambda t, where: _copy(state, t, where)):
@@ -333,7 +335,7 @@ _KEPT = 16
 
 def plan_for(
     model: nn.Module, run: Callable[[Any], Any], few_inputs: Any, more_inputs: Any, targets: dict[int, str],
-    forward: Callable[..., Any] | None,
+    ruled: list[Ruled], forward: Callable[..., Any] | None,
 ) -> Plan:  # fmt: skip
     """The model's plan for inputs of these shapes, made on the first need."""
     leaves = tree_leaves(few_inputs)
@@ -342,7 +344,7 @@ def plan_for(
     signature = (
         tuple((tuple(t.shape), t.dtype, t.device) if isinstance(t, Tensor) else repr(t) for t in leaves),
         tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for m in model.modules()),
-        _identity(forward), torch.is_autocast_enabled(device),
+        tuple((item.name, id(item.rule)) for item in ruled), _identity(forward), torch.is_autocast_enabled(device),
     )  # fmt: skip
     kept = _plans.setdefault(model, {})
     if signature not in kept:
@@ -351,7 +353,7 @@ def plan_for(
         modes = [(m, m.training) for m in model.modules()]
         try:
             with torch.random.fork_rng(devices=_devices(device)):
-                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets)
+                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets, ruled)
         finally:
             for module, mode in modes:
                 module.training = mode

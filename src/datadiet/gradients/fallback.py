@@ -93,8 +93,7 @@ class Recall:
         """The outputs for one example, without the batch dimension."""
         rest = iter(row)
         leaves = [
-            leaf if dim is None else next(rest).unsqueeze(dim)
-            for leaf, dim in zip(self.leaves, self.dims, strict=True)
+            leaf if dim is None else next(rest).unsqueeze(dim) for leaf, dim in zip(self.leaves, self.dims, strict=True)
         ]
         args, kwargs = tree_unflatten(leaves, self.spec)
         with swapped(self.module, weights):

@@ -89,9 +89,7 @@ def _gradients(x: Tensor, g: Tensor, names: Sequence[str], transposed: bool) -> 
     return found
 
 
-def linear_gradients(
-    module: Any, x: Tensor, g: Tensor, names: Sequence[str]
-) -> dict[str, Tensor]:
+def linear_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     return _gradients(x, g, names, transposed=False)
 
 

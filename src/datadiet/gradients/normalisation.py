@@ -23,9 +23,7 @@ from datadiet.gradients.rules import Rule, gather, pieces, register_rule
 Normalise = Callable[[Any, Tensor], Tensor]
 
 
-def _batch_norm_gradients(
-    module: Any, x: Tensor, g: Tensor, names: Sequence[str]
-) -> dict[str, Tensor]:
+def _batch_norm_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     count, channels = x.shape[:2]
     mean, var = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
     if x.dim() > 2 and x.device.type == "cpu" and x.is_contiguous() and g.is_contiguous():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.gradients.capture import borrowed
+from datadiet.gradients.capture import borrowed, ruled_modules
 from datadiet.gradients.engine import plan_for, run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
@@ -123,10 +123,11 @@ class _Job:
         parameters = {id(p): p for p in named.values()}
         picks = [torch.arange(n, device=lead.device) % count for n in (2, 3)]
         two, three = (_rows(inputs, pick) for pick in picks)
-        plan = plan_for(self.model, self.call, two, three, targets, self.forward)
+        ruled = ruled_modules(self.model, targets)
+        plan = plan_for(self.model, self.call, two, three, targets, ruled, self.forward)
         first = next(iter(named.values()))
         squared = run_pass(
-            self.model, plan, targets, parameters, count, self.memory,
+            self.model, plan, targets, parameters, count, self.memory, ruled,
             lambda: self.total(inputs, labels, count), first.device, first.dtype,
         )  # fmt: skip
         places = [i for i, t in enumerate(tensors) if isinstance(t, Tensor)]
@@ -208,9 +209,7 @@ def _ordinary(t: Any) -> Any:
     return t.clone() if t.is_inference() else t.detach()
 
 
-def _of_last_layer(
-    model: nn.Module, named: dict[str, nn.Parameter], which: bool | str
-) -> dict[str, nn.Parameter]:
+def _of_last_layer(model: nn.Module, named: dict[str, nn.Parameter], which: bool | str) -> dict[str, nn.Parameter]:
     linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name]
     if isinstance(which, str):
         if which not in dict(model.named_modules()):
@@ -255,4 +254,3 @@ def _groups(per: Per | None, named: dict[str, nn.Parameter]) -> dict[str, list[n
             group = name if per == "parameter" else name.rpartition(".")[0]
         groups.setdefault(group, []).append(p)
     return groups
-

@@ -10,8 +10,8 @@ layer that owns it are seen on the way. The plan is kept with the model and cost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from datadiet.errors import DatadietError
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Ruled, StrayUses, Use, Watch, ruled_modules, watching
+from datadiet.gradients.capture import Ruled, Use
+from datadiet.gradients.trial import Call, Forward, Pass, trial
 
 log = logging.getLogger(__name__)
-Forward = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,6 @@ class Layout:
 
 
 FIRST = Layout(0)
-
-
-@dataclass
-class Call:
-    """One call of a module: its tensors' shapes, flattened."""
-
-    inputs: list[tuple[int, ...] | None]
-    outputs: list[tuple[int, ...] | None]
-
-
-@dataclass
-class Pass:
-    """What one trial run showed."""
-
-    count: int
-    uses: dict[str, Use] = field(default_factory=dict)
-    calls: dict[str, list[Call]] = field(default_factory=dict)
-    strays: dict[int, list[tuple[str, ...]]] = field(default_factory=dict)
-    output: Any = None
 
 
 @dataclass
@@ -96,83 +77,6 @@ class Plan:
     copied: list[tuple[str, str]]
     local: dict[str, Local]
     whole: list[int]
-
-
-@torch.no_grad()
-def trial(
-    model: nn.Module, run: Forward, inputs: Any, count: int, targets: dict[int, str], ruled: list[Ruled],
-    shared: set[str] = frozenset(), copied: Sequence[tuple[str, str]] = (),  # type: ignore[assignment]
-) -> Pass:  # fmt: skip
-    """Run the model on `count` examples and note every use; `shared` uses and `copied` parameters are expanded."""
-    seen = Pass(count)
-
-    def sink(use: Use) -> Tensor:
-        output = use.output
-        # Values are compared later, when in-place operations have passed over them; of outputs only shapes are.
-        use.x, use.output = use.x.detach().clone(), torch.empty_like(output, device="meta")
-        seen.uses[use.key] = use
-        return expand(output, count) if use.key in shared else output
-
-    covered = {item.name: {id(p) for p, _ in item.owned.values()} for item in ruled}
-    handles = []
-    with watching(model, ruled, sink) as watch, handed_out(model, copied, count, lambda p, where: p):
-        mode = StrayUses(targets, covered, watch.stack)
-        try:
-            for name, module in model.named_modules():
-                # Hooks in this order: the stack must hold a module while its own use is noted.
-                handles += _follow(name, module, watch, seen)
-            with mode:
-                seen.output = run(inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-    seen.strays = mode.found
-    return seen
-
-
-def _follow(name: str, module: nn.Module, watch: Watch, seen: Pass) -> list[Any]:
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        watch.stack.append(name)
-
-    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if watch.stack and watch.stack[-1] == name:
-            watch.stack.pop()
-        seen.calls.setdefault(name, []).append(Call(shapes((args, kwargs)), shapes(output)))
-
-    return [
-        module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
-        module.register_forward_hook(leave, with_kwargs=True, always_call=True),
-    ]
-
-
-class handed_out:
-    """While it lasts, attributes that are parameters of leading size 1 are their copies for `count` examples."""
-
-    def __init__(
-        self, model: nn.Module, names: Sequence[tuple[str, str]], count: int, wrap: Callable[[Tensor, Any], Tensor]
-    ) -> None:
-        self.places = [(model.get_submodule(m), m, n) for m, n in names]
-        self.count, self.wrap = count, wrap
-
-    def __enter__(self) -> None:
-        for module, where, name in self.places:
-            parameter = module._parameters[name]
-            assert parameter is not None
-            copies = parameter.detach().expand(self.count, *parameter.shape[1:])
-            module.__dict__[name] = self.wrap(copies, (where, name, parameter))
-
-    def __exit__(self, *problem: object) -> None:
-        for module, _, name in self.places:
-            module.__dict__.pop(name, None)
-
-
-def expand(t: Tensor, count: int) -> Tensor:
-    """What all examples share, once for each: (1, ...) -> (B, ...), or (...) -> (B, ...)."""
-    return t.expand(count, *t.shape[1:]) if t.dim() and t.shape[0] == 1 else t.expand(count, *t.shape)
-
-
-def shapes(tree: Any) -> list[tuple[int, ...] | None]:
-    return [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in tree_leaves(tree)]
 
 
 def _grown(a: Sequence[int], b: Sequence[int], counts: tuple[int, int]) -> tuple[int, int] | str | None:
@@ -233,18 +137,16 @@ def _settle(small: Use, large: Use, counts: tuple[int, int]) -> Layout | str | N
     return fits[0] if len(fits) == 1 else "the order of examples in its input cannot be told"
 
 
-def make_plan(
-    model: nn.Module, run: Forward, few: Any, more: Any, targets: dict[int, str]
-) -> Plan:
+def make_plan(model: nn.Module, run: Forward, few: Any, more: Any, targets: dict[int, str], ruled: list[Ruled]) -> Plan:
     """Find out how each parameter's share is computed.
 
     Args:
         run: inputs -> output of the model.
         few, more: inputs of two and of three examples, the first two the same.
         targets: id of each parameter of interest to its name.
+        ruled: the modules that rules cover.
     """
     counts = (2, 3)
-    ruled = ruled_modules(model, targets)
     for item in ruled:
         reason = item.rule.mixes(item.module)
         if reason:
@@ -309,9 +211,7 @@ def _unsteady() -> DatadietError:
     )  # fmt: skip
 
 
-def _copies(
-    model: nn.Module, targets: dict[int, str], unfit: dict[int, str], seen: Pass
-) -> list[tuple[str, str, int]]:
+def _copies(model: nn.Module, targets: dict[int, str], unfit: dict[int, str], seen: Pass) -> list[tuple[str, str, int]]:
     """Parameters without a rule that look as if they were broadcast over the batch: class tokens, positions."""
     found = []
     for where, module in model.named_modules():
@@ -331,16 +231,12 @@ def _try_copies(
 
     def same(keys: set[str], names: list[tuple[str, str, int]]) -> bool:
         try:
-            run_again = trial(
-                model, run, inputs, plain.count, targets, ruled, keys, [(m, n) for m, n, _ in names]
-            )
+            run_again = trial(model, run, inputs, plain.count, targets, ruled, keys, [(m, n) for m, n, _ in names])
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             log.debug("not expanded over the batch: %s", error)
             return False
         outputs = (_tensors(run_again.output), _tensors(plain.output))
-        return run_again.uses.keys() == plain.uses.keys() and all(
-            _close(a, b) for a, b in zip(*outputs, strict=True)
-        )
+        return run_again.uses.keys() == plain.uses.keys() and all(_close(a, b) for a, b in zip(*outputs, strict=True))
 
     if (not shared and not copies) or same(shared, copies):
         return shared, copies

@@ -65,6 +65,8 @@ def register_rule(kind: type[nn.Module] | str, rule: Rule) -> None:
 
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule of a module: that of its class, or of the nearest base class whose computation it did not change."""
+    if "forward" in module.__dict__:
+        return None  # replaced on the instance; what it does now is not what the rule knows
     for kind in type(module).__mro__:
         if kind is nn.Module:
             return None

@@ -89,7 +89,7 @@ class Watch:
         """A one-run ScoreTable with an entry for each finished epoch ("1ep", "2ep", …), or of the moment before any."""
         history = self._history or {(name, 0): values for name, values in self.result().items()}
         shards = {key: [lambda values=values: values] for key, values in history.items()}
-        return ScoreTable(shards, self._labels.cpu().numpy(), fingerprint, steps_per_epoch=1)  # type: ignore[arg-type]
+        return ScoreTable(shards, self._labels.cpu().numpy(), fingerprint, steps_per_epoch=1)
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint of the loop must hold for the watch to go on; finished epochs' notes are not in it."""

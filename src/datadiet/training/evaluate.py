@@ -26,9 +26,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def predict(
-    model: nn.Module, batches: Batches, numerics: Numerics, rows: np.ndarray | None = None
-) -> torch.Tensor:
+def predict(model: nn.Module, batches: Batches, numerics: Numerics, rows: np.ndarray | None = None) -> torch.Tensor:
     """(n, C) float32 logits of unaugmented rows (all by default), in eval mode.
 
     Every forward pass has the same number of rows, the last one filled up, so that a row's logits do not depend on

@@ -64,10 +64,6 @@ class Observer:
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state()`."""
 
-    def merge(self, other: Any) -> None:
-        """Take in what another observer of the same kind saw on other examples."""
-        raise TypeError(f"{self.name} cannot be merged")
-
 
 def train(
     moment: Moment,
@@ -143,7 +139,5 @@ def _check(losses: list[torch.Tensor], moment: Moment) -> None:
     finite = torch.isfinite(torch.stack(losses))
     if not bool(finite.all()):
         first = moment.step - len(losses) + int((~finite).nonzero()[0])
-        raise Diverged(
-            f"the loss is not finite at step {first + 1}", fix="a lower learning rate or a warm-up may help"
-        )
+        raise Diverged(f"the loss is not finite at step {first + 1}", fix="a lower learning rate or a warm-up may help")
     losses.clear()

@@ -89,21 +89,15 @@ _lt = Recipe(
     pad_mode="zeros",
     flip=True,
 )
-PRESETS.register(
-    "lt-cifar10", Preset(_lt, "LT, CIFAR-10: ResNet-20, 62,400 steps, EL2N at 7,800", at=("7800it",))
-)
+PRESETS.register("lt-cifar10", Preset(_lt, "LT, CIFAR-10: ResNet-20, 62,400 steps, EL2N at 7,800", at=("7800it",)))
 PRESETS.register(
     "lt-cifar100",
-    Preset(
-        _lt.with_(model="resnet32"), "LT, CIFAR-100: ResNet-32, 62,400 steps, EL2N at 7,800", at=("7800it",)
-    ),
+    Preset(_lt.with_(model="resnet32"), "LT, CIFAR-100: ResNet-32, 62,400 steps, EL2N at 7,800", at=("7800it",)),
 )
 PRESETS.register(
     "lt-cinic10",
     Preset(
-        _lt.with_(
-            model="resnet56", batch_size=256, milestones=("15625it", "23440it"), steps="31250it"
-        ),
+        _lt.with_(model="resnet56", batch_size=256, milestones=("15625it", "23440it"), steps="31250it"),
         "LT, CINIC-10: ResNet-56, batch 256, 31,250 steps, EL2N at 8,000",
         at=("8000it",),
     ),
