@@ -12,6 +12,8 @@ import hashlib
 
 import numpy as np
 
+from datadiet.errors import DatadietError
+
 
 def digest(*parts: object) -> int:
     """A stable 64-bit number for a tuple of strings and integers; "1" and 1 differ, so do ("a", "b") and ("ab",)."""
@@ -25,6 +27,8 @@ def digest(*parts: object) -> int:
 
 def sequence(seed: int, purpose: str, run: int, *names: object) -> np.random.SeedSequence:
     """The seed sequence of a stream: `seed` as entropy, the rest as its spawn key."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DatadietError(f"the seed {seed!r}", fix="a whole number, 0 or more, is needed")
     key = (digest(purpose), run, *(digest(name) for name in names))
     return np.random.SeedSequence(seed, spawn_key=key)
 

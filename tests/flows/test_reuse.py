@@ -107,9 +107,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> Any:
     return register
 
 
-def test_a_trajectory_score_registered_later_replays_the_run(
-    tmp_path: Path, stretches: Stretches, visits: Any
-) -> None:
+def test_a_trajectory_score_registered_later_replays_the_run(tmp_path: Path, stretches: Stretches, visits: Any) -> None:
     score(tmp_path, runs=1)
     before = results(tmp_path / "store")
     stretches.clear()

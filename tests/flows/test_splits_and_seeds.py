@@ -78,9 +78,7 @@ def test_retraining_starts_from_other_weights_than_scoring() -> None:
     first = []
     for plan in (scoring, retraining, tuning):
         for _, task in plan.tasks:
-            model = jobs.models.build(
-                "mlp", (1, 6, 6), 3, seed=jobs.torch_seed(*task.spec.stream, "init"), hidden=[16]
-            )
+            model = jobs.models.build("mlp", (1, 6, 6), 3, seed=jobs.torch_seed(*task.spec.stream, "init"), hidden=[16])
             first.append(torch.cat([p.detach().flatten() for p in model.parameters() if p.ndim > 1]))
     assert len(first) == 12
     for i, a in enumerate(first):

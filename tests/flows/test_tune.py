@@ -58,7 +58,7 @@ def test_scoring_and_training_of_the_grid_never_see_validation_rows(
     assert all(task.evaluate == ("validation",) for _, task in grid.tasks)
     # The choice is applied to the scores of all data and tested once, beside full data and random.
     assert (test.split, test.data.fingerprint) == ("test", table.fingerprint)
-    assert [name for name, *_ in test.groups][0] == FULL
+    assert next(name for name, *_ in test.groups) == FULL
     assert len(test.groups) == 3
     assert found.subset == dd.select(table, "el2n", found.keep, "window", offset=found.offset)
 
@@ -89,7 +89,7 @@ def test_the_grid_with_the_best_mean_wins(tmp_path: Path, table: dd.ScoreTable) 
     found = tuned(tmp_path, table, runs=2, test_runs=0)
     assert found.test is None
     best = max(row.mean for _, _, row in found.grid)
-    assert dict(((k, o), row.mean) for k, o, row in found.grid)[(found.keep, found.offset)] == best
+    assert {(k, o): row.mean for k, o, row in found.grid}[(found.keep, found.offset)] == best
     assert [(k, o) for k, o, _ in found.grid] == [(0.5, 0.0), (0.5, 0.2), (0.5, 0.5)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +22,12 @@ def squares(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs - labels).square().flatten(1).sum(1)
 
 
-def agree(layer: nn.Module, x: Tensor, *, within: float = 1e-9) -> None:
+def rising(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Gradients of one sign: a sum over them does not cancel, which float32 could not follow."""
+    return (outputs * (1 + labels.abs())).flatten(1).sum(1)
+
+
+def agree(layer: nn.Module, x: Tensor, *, within: float = 1e-9, loss: Callable[..., Tensor] = squares) -> None:
     """A layer between two smooth functions, so that neither its input nor its output gradient is special."""
     layer = layer.to(torch.float64)
     for p in layer.parameters():
@@ -28,13 +35,14 @@ def agree(layer: nn.Module, x: Tensor, *, within: float = 1e-9) -> None:
     model = nn.Sequential(layer, nn.Tanh())
     with torch.no_grad():
         labels = torch.randn_like(model.eval()(x)) * 2
-    assert error(grand(model, x, labels, loss=squares), naive(model, x, labels, squares)) < within
+    assert error(grand(model, x, labels, loss=loss), naive(model, x, labels, loss)) < within
     single = model.float()
     if x.is_floating_point():
         x = x.float()
     labels = labels.float()
-    wanted = naive(single.double(), x.double() if x.is_floating_point() else x, labels.double(), squares)
-    assert error(grand(single.float(), x, labels, loss=squares), wanted) < 1e-4
+    wanted = naive(single.double(), x.double() if x.is_floating_point() else x, labels.double(), loss)
+    found = grand(single.float(), x, labels, loss=loss)
+    assert error(found, wanted) < 1e-4 or (found - wanted).abs().max() < 1e-6 * wanted.max()
 
 
 @quick
@@ -149,7 +157,7 @@ def test_normalisation_layers(batch: int, channels: int, size: list[int]) -> Non
         nn.LayerNorm([channels, *size]), nn.RMSNorm(size[-1]), nn.PReLU(), nn.PReLU(channels),
     ]  # fmt: skip
     for layer in layers:
-        agree(layer, x, within=1e-8 if isinstance(layer, nn.BatchNorm1d) else 1e-9)
+        agree(layer, x, loss=rising if isinstance(layer, nn.PReLU) else squares)
 
 
 def test_batch_norm_on_features_and_far_from_zero() -> None:

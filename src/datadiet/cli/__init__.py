@@ -16,6 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = build(given)(args=given, standalone_mode=False, prog_name="datadiet")
         sys.stdout.flush()
+        if code == 130:  # Typer takes a Ctrl-C outside of jobs for itself, and says nothing
+            return _stopped()
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 130

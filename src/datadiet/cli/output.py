@@ -106,7 +106,7 @@ class _Stages:
             return
         if report.done > done:
             self.jobs[report.key] = (bar, report.done)
-            self.bars.update(bar, advance=report.done - done, description=f"{stage}: {report.label}")
+            self.bars.update(bar, advance=report.done - done, description=f"{report.label:<24.24}")
 
 
 def comparison_table(result: Comparison) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +23,10 @@ from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
 from datadiet.steps import describe
 from datadiet.store import Store
-from datadiet.store.files import writable_folder, write_json
+from datadiet.store.files import Damaged, read_json, writable_folder, write_json
 from datadiet.training.recipe import Recipe, RunSpec
+
+log = logging.getLogger(__name__)
 
 FULL = "full data"
 
@@ -171,6 +174,8 @@ def plan_compare(
     plan = ComparePlan(data, chosen, split, until, seed, setup, network, numerics, [])
 
     def group(name: str, per_run: Sequence[Subset | None]) -> None:
+        if name in [known for known, _, _, _ in plan.groups]:
+            raise DatadietError(f"two rows are called {name!r}", where="subsets", fix="give the subset another name")
         tasks = [_task(plan, name, run, subset, purpose, keep_last) for run, subset in enumerate(per_run)]
         size = len(data) if per_run[0] is None else len(per_run[0])
         plan.groups.append((name, size / len(data), size, tasks))
@@ -178,13 +183,15 @@ def plan_compare(
     if "full" in baselines:
         group(FULL, [None] * runs)
     if "random" in baselines:
-        for size in sorted({len(subset) for subset in checked.values() if len(subset) < len(data)}, reverse=True):
+        sizes = sorted({len(subset) for subset in checked.values() if len(subset) < len(data)}, reverse=True)
+        shares = [percent(size / len(data)) for size in sizes]
+        for size, share in zip(sizes, shares, strict=True):
             keep = f"{size}/{len(data)}"
             drawn = [
                 select_rows(np.zeros(len(data)), keep, "random", fingerprint=data.fingerprint, seed=seed, run=run)
                 for run in range(runs)
             ]
-            group(f"random {percent(size / len(data))}", drawn)
+            group(f"random {share if shares.count(share) == 1 else size}", drawn)
     for name, subset in checked.items():
         group(name, [None if len(subset) == len(data) else subset] * runs)
     if not plan.groups:
@@ -227,6 +234,7 @@ def execute_compare(
     """Do what a plan says."""
     folder = None if out is None else Path(out)
     if folder is not None:
+        check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split)
         writable_folder(folder)
     store = Store(plan.setup.store)
     writable_folder(store.root)
@@ -236,6 +244,26 @@ def execute_compare(
     if folder is not None:
         write_json(folder / "comparison.json", result.to_json())
     return result
+
+
+def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, split: str = "test") -> None:
+    """Refuse a folder with the comparison of other data, another recipe or seed; other subsets replace its rows."""
+    file = folder / "comparison.json"
+    if not file.exists():
+        return
+    try:
+        found = read_json(file)
+    except Damaged as error:
+        log.warning("%s %s, redoing it", file, error.what)
+        return
+    mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split}
+    differ = [key for key, value in mine.items() if found.get(key) != value]
+    if differ:
+        raise DatadietError(
+            f"holds another comparison (other {', '.join(differ)})",
+            where=folder,
+            fix="choose another --out, or move that folder away",
+        )
 
 
 def results(plan: ComparePlan) -> Comparison:

@@ -74,10 +74,14 @@ def run_tasks(
     pending = [(label, task) for label, task in tasks if not is_done(task, data)]
     reused = len(tasks) - len(pending)
     if reused:
-        log.info("%d of %d runs are in %s already", reused, len(tasks), setup.store)
+        nothing = "" if pending else ", nothing to train"
+        log.info("%d of %d runs are in %s already%s", reused, len(tasks), setup.store, nothing)
     steps, seconds = 0, 0.0
     failures: dict[str, DatadietError] = {}
     if pending:
+        if on_progress is not None:
+            for label, task in pending:  # so that the whole is known at once
+                on_progress(engines.Progress(task.spec.name, label, 0, task.until))
         threads = pending[0][1].numerics.threads
         with _engine(engine_for(setup, pending), setup.workers, threads) as engine:
             card = share(data, engine)

@@ -91,7 +91,9 @@ def train(
     hooks = {hook: _overriding(observers, hook) for hook in ("on_batch", "on_backward", "on_step")}
     on_batch, on_backward, on_step = hooks.values()
     watched = any(hooks.values())
-    forward, precision = forward or model, autocast or nullcontext()
+    # A compiled network has no truth value, so no `or` here.
+    forward = model if forward is None else forward
+    precision = nullcontext() if autocast is None else autocast
     losses: list[torch.Tensor] = []
     model.train()
     for observer in observers:

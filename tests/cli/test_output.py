@@ -1,0 +1,150 @@
+"""What commands print: help, JSON and nothing else, plans that write nothing, no colours into a pipe."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from conftest import FLAGS
+from tiny_cli import cli, files, ok
+
+from datadiet.cli.app import COMMANDS
+
+WORDS = re.compile(r"[a-z]{4,}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_agrees_with_its_docstring(command: str) -> None:
+    ended = ok(command, "--help")
+    assert f"Usage: datadiet {command}" in ended.out
+    assert "--json" in ended.out
+    function = importlib.import_module(f"datadiet.cli.{command}").command
+    # The list of commands says it in words of its own, so that nothing need be imported for it.
+    shared = set(WORDS.findall(COMMANDS[command].lower())) & set(WORDS.findall((function.__doc__ or "").lower()))
+    assert shared, (COMMANDS[command], function.__doc__)
+
+
+def test_the_list_of_commands_names_all_of_them() -> None:
+    for words in ((), ("--help",)):
+        ended = ok(*words)
+        for name, about in COMMANDS.items():
+            assert re.search(rf"^\W*{name}\s+{re.escape(about.split()[0])}", ended.out, re.M), name
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", ok("--version").out)
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("datasets",), "datasets"),
+        (("models",), "models"),
+        (("show", "scores"), "scores"),
+        (("show", "datadiet-runs"), "store"),
+        (("score", "tiny.npz", *FLAGS, "--runs", 2, "--at", "1ep", "--score", "el2n", "-o", "scores"), "scores"),
+        (("select", "scores", "--by", "el2n", "-o", "half.safetensors"), "subset"),
+        (("compare", "tiny.npz", *FLAGS, "--runs", 1, "--baseline", "full", "-o", "compared"), "comparison"),
+        (("train", "tiny.npz", *FLAGS, "-o", "trained"), "comparison"),
+        (("score", "tiny.npz", *FLAGS, "--runs", 1, "--dry-run"), "plan"),
+    ],
+)
+def test_json_is_one_object_and_nothing_else(place: Path, words: tuple[object, ...], what: str) -> None:
+    ended = ok(*words, "--json")
+    assert ended.json["what"] == what
+    assert ended.err == ""
+
+
+def test_run_does_the_whole_flow_and_says_it_in_json(place: Path) -> None:
+    words = ("run", "tiny.npz", *FLAGS, "--runs", 2, "--at", "1ep", "--score", "el2n", "--retrain-runs", 1)
+    words += ("--noise", "permute:0.1", "--keep", 0.5, "-o", "all")
+    said = ok(*words, "--json").json
+    names = [row["name"] for row in said["comparison"]["rows"]]
+    assert names == ["full data", "random 50%", "el2n hardest 50%", "el2n easiest 50%", "el2n window 50%"]
+    assert {row["runs"] for row in said["comparison"]["rows"]} == {1}
+    assert 0 <= said["auroc"]["el2n"] <= 1
+    endings = {Path(file).name for file in said["files"]}
+    assert {"scores.parquet", "comparison.json", "el2n-hardest-50.safetensors"} <= endings
+    assert all((place / file).exists() for file in said["files"])
+    assert ok("show", "all", "--json").json == said["comparison"]
+    text = ok(*words)
+    assert "full data" in text.out
+    assert "in datadiet-runs already" in text.err
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "tiny.npz", *FLAGS, "--runs", 1, "--seed", 9),
+        ("compare", "tiny.npz", *FLAGS, "--runs", 1),
+        ("train", "tiny.npz", *FLAGS),
+        ("run", "tiny.npz", *FLAGS, "--runs", 1, "--at", "1ep", "--seed", 9, "--keep", 0.5),
+    ],
+)
+def test_a_dry_run_trains_nothing_and_writes_nothing(
+    place: Path, words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datadiet.flows import estimate
+
+    monkeypatch.setattr(estimate, "SECONDS", 0.0)
+    before = files(place)
+    said = ok(*words, "--dry-run", "--json").json
+    stage = next(iter(said["stages"].values()))
+    assert stage["jobs"] == stage["planned"] > 0
+    assert stage["steps"] > 0
+    assert stage["disk_bytes"] > 0
+    assert stage["seconds"] > 0
+    text = ok(*words, "--dry-run")
+    assert "ms/step" in text.out
+    assert files(place) == before
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_same_command_again_says_that_nothing_is_left_to_do(place: Path) -> None:
+    words = ("score", "tiny.npz", *FLAGS, "--runs", 2, "--score", "el2n", "--at", "1ep", "-o", "scores")
+    ended = ok(*words)
+    assert ended.err == "2 of 2 runs are in datadiet-runs already, nothing to train\n"
+    assert "el2n" in ended.out
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_dry_run_of_what_is_done_plans_nothing(place: Path) -> None:
+    words = ("score", "tiny.npz", *FLAGS, "--score", "el2n", "--at", "3ep", "--runs", 2, "--dry-run", "--json")
+    stage = ok(*words).json["stages"]["scoring"]
+    assert (stage["planned"], stage["jobs"], stage["steps"]) == (2, 0, 0)
+
+
+def test_what_goes_into_a_pipe_has_no_colours(place: Path) -> None:
+    for words in (
+        ("show", "scores"),
+        ("models",),
+        ("datasets",),
+        ("show", "datadiet-runs"),
+        ("score", "tiny.npz", *FLAGS, "--runs", 2, "--score", "el2n", "--at", "1ep", "-o", "scores"),
+        ("select", "scores", "--by", "nosuch"),
+        ("score", "--help"),
+    ):
+        ended = cli(*words)
+        assert "\x1b" not in ended.out + ended.err
+
+
+def test_show_lists_the_ends_and_the_store(place: Path) -> None:
+    said = ok("show", "scores", "--by", "el2n", "--top", 3, "--json").json
+    assert (len(said["easiest"]), len(said["hardest"])) == (3, 3)
+    store = ok("show", "datadiet-runs", "--json").json
+    assert [run["purpose"] for run in store["runs"]] == ["score", "score"]
+    assert all(run["checkpoints"] == [7, 21] for run in store["runs"])
+    assert "hardest by el2n" in ok("show", "scores").out
+
+
+def test_ctrl_c_before_any_job_runs_is_exit_130_and_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datadiet.cli import options
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(options, "dataset_of", interrupted)
+    ended = cli("score", "tiny.npz", *FLAGS)
+    assert (ended.code, ended.out) == (130, "")
+    (line,) = ended.err.strip().splitlines()
+    assert "the same command goes on from there" in line
