@@ -12,7 +12,15 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, percent, plan_compare
+from datadiet.flows.compare import (
+    FULL,
+    ComparePlan,
+    Comparison,
+    check_folder,
+    execute_compare,
+    percent,
+    plan_compare,
+)
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import preset_for
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
@@ -141,9 +149,10 @@ def execute_run(plan: RunPlan, on_progress: OnProgress | None = None) -> Result:
 
 
 def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
-    writable_folder(plan.out)
     scoring = plan.scoring
     data = scoring.data
+    check_folder(plan.out, data.fingerprint, scoring.recipe, scoring.seed)
+    writable_folder(plan.out)
     table = execute_score(scoring, plan.out / "scores", on_progress)
     subsets = subsets_of(plan, table)
     files: list[Path] = [plan.out / "scores" / "scores.parquet"]
