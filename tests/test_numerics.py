@@ -75,6 +75,12 @@ def test_only_much_work_on_a_gpu_is_worth_a_compilation(machine):
     assert not resolve(work=1e11, steps=78_000).compiled
 
 
+def test_without_a_compiler_training_is_eager_and_that_is_said(machine, caplog):
+    machine(cuda=1, compiler=False)
+    assert not resolve(work=1e11, steps=78_000).compiled
+    assert "no C++ compiler" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

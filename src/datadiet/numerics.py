@@ -8,6 +8,7 @@ for byte; results of two environments can be combined, with a warning. They are 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from contextlib import AbstractContextManager
@@ -20,8 +21,13 @@ import torch
 
 from datadiet.errors import DatadietError, unknown
 
+log = logging.getLogger(__name__)
+
 PRECISIONS = ("auto", "float32", "bfloat16")
-SMALL_NETWORK = 2e9  # multiply-adds a training step; below, one thread a job and several jobs side by side
+# Multiply-adds of a training step. Below the first, autocast's conversions cost more than its products save; below the
+# second, jobs of one thread side by side do more steps a second than one job on all cores.
+WORTH_HALF = 2e9
+WORTH_THREADS = 2e10
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,17 @@ def resolve(
     if compile not in ("auto", "on", "off"):
         raise unknown("choice", compile, ("auto", "on", "off"), where="--compile")
     if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(kind) and work > SMALL_NETWORK else "float32"
+        precision = "bfloat16" if has_bfloat16(kind) and work > WORTH_HALF else "float32"
     if threads is None:
-        threads = 1 if kind == "cpu" and work < SMALL_NETWORK else cores()
+        threads = 1 if kind == "cpu" and work < WORTH_THREADS else cores()
     can = can_compile(kind)
     if compile == "on" and not can:
         raise DatadietError("no C++ compiler was found", where="--compile", fix="install one, or say --compile off")
-    # A compiled step saves a tenth to a third on a GPU and next to nothing on a CPU, and costs a minute or two first.
-    compiled = compile == "on" or (compile == "auto" and can and kind.startswith("cuda") and work * steps > 1e15)
+    # On a CPU compiled steps were no faster (docs/performance.md); on a GPU long runs repay the minute it takes.
+    pays = kind.startswith("cuda") and work * steps > 1e15
+    if compile == "auto" and pays and not can:
+        log.warning("no C++ compiler was found: training runs uncompiled, and slower")
+    compiled = compile == "on" or (compile == "auto" and pays and can)
     return Numerics(
         device=kind,
         threads=threads,
@@ -158,6 +167,5 @@ def has_bfloat16(device: str) -> bool:
 
 @cache
 def can_compile(device: str) -> bool:
-    if device.startswith("cuda"):
-        return True
+    """Whether torch.compile finds the compiler it needs; its GPU code needs one too, for the launchers."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

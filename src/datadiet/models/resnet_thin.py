@@ -40,9 +40,16 @@ def resnet8(
     bn_scale: str = "ones",
     shortcut: str = "conv",
     width: int = 16,
+    stem: int = 1,
 ) -> nn.Module:
-    """ResNet-8, 16-32-64 channels, one block a stage; Kaiming normal, batch-norm scale 1."""
-    return _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width)
+    """ResNet-8, 16-32-64 channels, one block a stage; Kaiming normal, batch-norm scale 1.
+
+    `stem` is the stride of the first convolution: 2 halves the image at once. With twice the width that is a quarter
+    faster on a CPU than the plain form, and learns more in an epoch (docs/reproduction.md).
+    """
+    model = _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width)
+    model.conv1.stride = (positive(stem, "stem"),) * 2
+    return model
 
 
 def resnet20(
