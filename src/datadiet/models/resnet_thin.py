@@ -47,9 +47,7 @@ def resnet8(
     `stem` is the stride of the first convolution: 2 halves the image at once. With twice the width that is a quarter
     faster on a CPU than the plain form, and learns more in an epoch (docs/reproduction.md).
     """
-    model = _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width)
-    model.conv1.stride = (positive(stem, "stem"),) * 2
-    return model
+    return _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width, stem)
 
 
 def resnet20(
@@ -100,9 +98,12 @@ def _build(
     bn_scale: str,
     shortcut: str,
     width: int,
+    stem: int = 1,
 ) -> nn.Module:
     channels, _, _ = image_shape(input_shape, name)
     model = ResNet(Basic, (depth, depth, depth), positive(width, "width"), channels, classes)
+    stride = positive(stem, "stem")
+    model.conv.stride = (stride, stride)
     if one_of(shortcut, "shortcut", SHORTCUTS) == "pad":
         for block in model.blocks:
             assert isinstance(block, Basic)
