@@ -106,14 +106,6 @@ def test_a_gpu_beyond_the_last_is_refused_when_the_job_is_planned(machine):
         resolve(device="cuda:2")
 
 
-def test_an_environment_reads_back_from_its_manifest_also_from_a_newer_one():
-    environment = resolve(device="cpu", threads=1)
-    assert Numerics.from_json(environment.to_json()) == environment
-    assert Numerics.from_json({**environment.to_json(), "of_tomorrow": 1}) == environment
-    assert environment.torch == torch.__version__
-    assert environment.isa
-
-
 def test_applying_an_environment_sets_threads_and_whole_float32():
     before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     try:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from datadiet.errors import DatadietError, unknown
+from datadiet.machine import cores
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +73,6 @@ class Numerics:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Numerics:
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
 
 
 def resolve(
@@ -144,11 +140,6 @@ def pick_device(name: str = "auto") -> str:
         count = torch.cuda.device_count()
         raise DatadietError(f"{name} of {count} device{'s' * (count != 1)}", where="--device", fix="counted from 0")
     return name
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

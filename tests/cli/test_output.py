@@ -140,7 +140,7 @@ def test_show_lists_the_ends_and_the_store(place: Path) -> None:
 def test_ctrl_c_before_any_job_runs_is_exit_130_and_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datadiet.cli import options
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(options, "dataset_of", interrupted)

@@ -37,6 +37,7 @@ def command(
     data_dir: o.DataDir = None,
     label: o.Label = None,
     test: o.TestFile = None,
+    data_option: o.DataOption = None,
     out: o.Out = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -50,7 +51,7 @@ def command(
 ) -> None:
     """Retrain on each subset with fresh seeds and as many steps as on full data; report test accuracy."""
     with output.progress(quiet=json) as on_progress:
-        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, validation)
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, validation, data_option=data_option)
         plan = plan_compare(
             data,
             named_files(subset),
@@ -64,7 +65,7 @@ def command(
             split=split,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or Path("out") / "compare"
+        folder = out or o.folder_for(data, "-compare")
         if dry_run:
             cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]

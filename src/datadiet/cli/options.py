@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,14 @@ DataDir = Annotated[
 ]
 Label = Annotated[str | None, typer.Option("--label", help="The label column of a table.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="What to test on, where DATASET has no test split.")]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data-option",
+        help="An option of the data's reader, such as size=32, id=name, coarse=true. Repeatable.",
+        metavar="NAME=VALUE",
+    ),
+]
 Noise = Annotated[
     str | None,
     typer.Option("--noise", help="Label noise: permute:0.1 or redraw:0.5.", metavar="KIND:FRACTION"),
@@ -85,9 +95,10 @@ def dataset_of(
     noise: str | None = None,
     noise_seed: int = 0,
     validation: float | None = None,
+    data_option: list[str] | None = None,
 ) -> Dataset:
     """The dataset that the flags describe."""
-    options: dict[str, Any] = {}
+    options = keyed(data_option, "--data-option")
     if label is not None:
         options["label"] = label
     if test is not None:
@@ -101,10 +112,36 @@ def dataset_of(
     return data
 
 
+def folder_for(data: Dataset, ending: str = "") -> Path:
+    """Where results of a dataset go when nobody says: out/digits, out/digits-permute0.1-compare."""
+    noise = "" if data.noise is None else f"-{data.noise.kind}{data.noise.fraction:g}"
+    return Path("out") / f"{data.name}{noise}{ending}"
+
+
+def again(provenance: Mapping[str, Any], store: Path) -> list[str]:
+    """The words of the command line that load a manifest's dataset again, as it was treated."""
+    source = dict(provenance.get("source") or {})
+    words = [str(source.pop("source", "DATASET"))]
+    for flag in ("data_dir", "label", "test"):
+        if source.get(flag) is not None:
+            words += [f"--{flag.replace('_', '-')}", str(source.pop(flag))]
+    for name, value in source.items():
+        if value is not None:
+            words += ["--data-option", f"{name}={json.dumps(value)}"]
+    noise = provenance.get("noise")
+    if noise:
+        words += ["--noise", f"{noise['kind']}:{noise['fraction']}"]
+        if noise["seed"]:
+            words += ["--noise-seed", str(noise["seed"])]
+    if provenance.get("validation"):
+        words += ["--validation", str(provenance["validation"][0])]
+    if store != STORE:
+        words += ["--store", str(store)]
+    return words
+
+
 def keyed(pairs: list[str] | None, flag: str) -> dict[str, Any]:
     """`--option name=value` pairs; values are JSON where they parse as it."""
-    import json
-
     out: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")

@@ -40,6 +40,7 @@ def command(
     data_dir: o.DataDir = None,
     label: o.Label = None,
     test: o.TestFile = None,
+    data_option: o.DataOption = None,
     out: o.Out = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -53,7 +54,7 @@ def command(
 ) -> None:
     """Score, select, retrain, compare: the whole flow, with figures."""
     with output.progress(quiet=json) as on_progress:
-        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed)
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, data_option=data_option)
         plan = plan_run(
             data,
             by=by,
@@ -61,7 +62,7 @@ def command(
             policies=policy or POLICIES,
             retrain_runs=retrain_runs,
             tune=tune,
-            out=out,
+            out=out or o.folder_for(data),
             preset=preset,
             model=model,
             scores=score,

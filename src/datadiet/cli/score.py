@@ -28,6 +28,7 @@ def command(
     data_dir: o.DataDir = None,
     label: o.Label = None,
     test: o.TestFile = None,
+    data_option: o.DataOption = None,
     out: o.Out = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -41,7 +42,7 @@ def command(
 ) -> None:
     """Train a few short runs and score every training example."""
     with output.progress(quiet=json) as on_progress:
-        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, validation)
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, validation, data_option=data_option)
         plan = plan_score(
             data,
             model=model,
@@ -54,7 +55,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or Path("out") / data.name
+        folder = out or o.folder_for(data)
         if dry_run:
             cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -115,8 +116,8 @@ def command(
     console = output.console()
     console.print(f"Subset in {target}")
     if tuned is None:
-        dataset = table.provenance.get("source", {}).get("source", "DATASET")
-        console.print(f"Next: datadiet compare {dataset} --subset {target}")
+        words = shlex.join([*o.again(table.provenance, store), "--subset", str(target)])
+        console.print(f"Next: datadiet compare {words}")
 
 
 def describe(subset: Subset) -> dict[str, object]:

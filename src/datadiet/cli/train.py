@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +26,7 @@ def command(
     data_dir: o.DataDir = None,
     label: o.Label = None,
     test: o.TestFile = None,
+    data_option: o.DataOption = None,
     out: o.Out = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Train, report test accuracy, and keep the final weights as safetensors."""
     with output.progress(quiet=json) as on_progress:
-        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed)
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, data_option=data_option)
         plan = plan_train(
             data,
             subset,
@@ -52,7 +52,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or Path("out") / "train"
+        folder = out or o.folder_for(data, "-train")
         if dry_run:
             cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from datadiet.data.buffers import take
 from datadiet.data.checks import as_images, check_inputs, check_labels, check_same_shape, count_classes, count_rows
 from datadiet.data.content import Inputs, content_hash, moments
 from datadiet.errors import DatadietError
@@ -76,7 +77,11 @@ class Examples:
 
     def take(self, rows: np.ndarray) -> Examples:
         ids = None if self.ids is None else [self.ids[row] for row in rows]
-        return Examples(self.gather(rows), self.labels[rows], ids)
+        if isinstance(self.inputs, Mapping):
+            inputs: Inputs = {key: take(array, rows) for key, array in self.inputs.items()}
+        else:
+            inputs = take(self.inputs, rows)
+        return Examples(inputs, self.labels[rows], ids)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -193,7 +198,8 @@ class Dataset:
     def with_labels(self, labels: Any) -> Dataset:
         """The same inputs under other training labels, such as other annotators'; `original_labels` stay."""
         given = check_labels(labels, len(self), len(self.classes), where=f"labels for {self.name}")
-        noise = Noise("given", float((given != self.labels).mean()), 0, given != self.labels, self.labels)
+        changed = given != self.original_labels
+        noise = Noise("given", float(changed.mean()), 0, changed, self.original_labels)
         return replace(self, train=replace(self.train, labels=given), noise=noise)
 
     def with_validation(self, fraction: float, seed: int = 0) -> Dataset:

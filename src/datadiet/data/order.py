@@ -2,7 +2,8 @@
 
 A pass visits every example of the subset once in a fresh order, without the partial batch at its end; passes follow
 each other until the run's steps are done. Because pass p draws from its own stream, a run can be resumed at any
-step with nothing stored, and two runs on other subsets share no draw.
+step with nothing stored. Streams are keyed by the run, not by its rows: run k on full data and run k on a subset start
+from the same weights, and two subsets of one size are shuffled alike, which pairs them.
 """
 
 from __future__ import annotations

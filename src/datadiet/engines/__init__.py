@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from datadiet.engines.inline import Inline
 from datadiet.engines.job import Context, Engine, Job, OnProgress, Outcome, Progress
 from datadiet.engines.processes import Processes
 from datadiet.errors import DatadietError
+from datadiet.machine import cores
 from datadiet.registry import Registry
 
 ENGINES: Registry[Callable[[int, int], Engine]] = Registry("engine")
@@ -16,11 +16,6 @@ ENGINES: Registry[Callable[[int, int], Engine]] = Registry("engine")
 
 ENGINES.register("inline", Inline)
 ENGINES.register("processes", Processes)
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make(name: str, workers: int | None = None, threads: int = 1) -> Engine:
@@ -49,6 +44,5 @@ __all__ = [
     "Outcome",
     "Processes",
     "Progress",
-    "cores",
     "make",
 ]

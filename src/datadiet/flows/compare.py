@@ -14,8 +14,9 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.execute import OnProgress, run_tasks
-from datadiet.flows.jobs import RunTask, evaluation_key, folder_of
+from datadiet.flows.jobs import RunTask, evaluation_key, folder_of, functions_of
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
+from datadiet.flows.score import warn_if_mixed
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
 from datadiet.numerics import Numerics
@@ -162,6 +163,9 @@ def plan_compare(
     if (data.test if split == "test" else data.validation) is None:
         raise DatadietError(f"no {split} split to compare on", where=data.name, fix="load it with one")
     checked = {name: as_subset(given, data, where=name) for name, given in subsets.items()}
+    for name, subset in checked.items():
+        if subset.fingerprint is not None and subset.fingerprint != data.fingerprint:
+            log.warning("%s was chosen under other labels (with other label noise?) than are trained on now", name)
     for name in checked:
         if name == FULL:
             raise DatadietError(f"the name {name!r} is taken", where="subsets")
@@ -271,21 +275,24 @@ def results(plan: ComparePlan) -> Comparison:
     examples = plan.data.test if plan.split == "test" else plan.data.validation
     assert examples is not None
     key = evaluation_key(plan.split, examples)
-    rows = []
+    rows, environments = [], []
     for name, keep, size, tasks in plan.groups:
         accuracies = []
         for _, task in tasks:
             found = folder_of(task).load_evaluation(key, plan.until)
             assert found is not None, "a finished job left no accuracy"
             accuracies.append(float(found["accuracy"]))
+            if found["numerics"] not in environments:
+                environments.append(found["numerics"])
         rows.append(Row(name, keep, size, tuple(accuracies)))
+    warn_if_mixed(environments)
     data = plan.data
     provenance = {
         "recipe": plan.recipe.to_json(),
         "seed": plan.seed,
         "fingerprint": data.fingerprint,
         "noise": None if data.noise is None else data.noise.describe(),
-        "numerics": plan.numerics.to_json(),
+        "numerics": environments,
     }
     per_epoch = plan.recipe.steps_per_epoch(len(data))
     return Comparison(tuple(rows), plan.split, plan.until, per_epoch, data.name, provenance)
@@ -306,6 +313,7 @@ def _task(
         seed=plan.seed,
         run=run,
         purpose=purpose,
+        classes=len(data.classes),
         noise=None if data.noise is None else data.noise.describe(),
         subset=None if subset is None else subset.digest,
         weights=plan.network.weights,
@@ -320,6 +328,7 @@ def _task(
         evaluate=(plan.split,),
         keep_last=keep_last,
         resume_every=plan.setup.resume_every,
+        needs=functions_of(plan.recipe.model),
     )
     return f"{name}, run {run}", task
 

@@ -15,7 +15,7 @@ from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.jobs import RunResult, RunTask, execute, is_done
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import share
-from datadiet.numerics import cores
+from datadiet.machine import cores
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[engines.Progress], object]

@@ -7,6 +7,7 @@ next thing begins, so that a killed job loses a minute at most.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,14 @@ from datadiet.seeds import torch_seed
 from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
-from datadiet.training.checkpoint import load_weights, make_optimizer, pack, part, unpack
+from datadiet.training.checkpoint import make_optimizer, pack, part, unpack
 from datadiet.training.evaluate import predict
 from datadiet.training.loop import Moment, train
 from datadiet.training.observers import Ticker, Trajectories
 from datadiet.training.recipe import RunSpec
 from datadiet.training.schedule import learning_rate
+
+log = logging.getLogger(__name__)
 
 RESUME_EVERY = 60.0  # seconds of training between two resume points
 
@@ -57,6 +60,7 @@ class RunTask:
         keep_last: whether the last step's checkpoint is kept too.
         wait: whether to wait for another process that works on this run, or to return at once.
         resume_every: seconds of training between two resume points.
+        needs: functions of others that the run uses; a worker that unpickles them imports what registers them.
     """
 
     spec: RunSpec
@@ -71,6 +75,7 @@ class RunTask:
     keep_last: bool = False
     wait: bool = False
     resume_every: float = RESUME_EVERY
+    needs: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,14 @@ class RunResult:
     trained: int = 0
     taken: int = 0
     seconds: float = 0.0
+
+
+def functions_of(model: str, scores: Sequence[str] = ()) -> tuple[Any, ...]:
+    """The registered functions among a run's that are not this library's own."""
+    used = [SCORES.get(name).compute for name in scores]
+    if not models.is_foreign(model):
+        used.append(models.MODELS.get(model))
+    return tuple(f for f in used if not str(getattr(f, "__module__", "")).startswith("datadiet."))
 
 
 def folder_of(task: RunTask) -> RunFolder:
@@ -133,12 +146,16 @@ def execute(context: Context, task: RunTask) -> RunResult:
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Threads and torch's random state as they were, afterwards: the process may be the user's own."""
-    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    """Threads, random state and precision as they were, afterwards: the process may be the user's own."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn
+    flags = (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
-        torch.set_rng_state(random)
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = flags
+        torch.set_float32_matmul_precision(precision)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
@@ -271,11 +288,11 @@ class _Work:
                 )
                 self.trained += self.moment.step - before
                 if self.moment.step < stop:
-                    self.folder.save_resume(self.moment.step, self._state())
+                    self.folder.save_resume(self.moment.step, self._state(), self._meta)
                     if self.context.should_stop():
                         raise Interrupted(f"stopped at step {self.moment.step}", where=self.context.label)
             if stop in missing or (stop == goal and self.task.keep_last):
-                self.folder.save_checkpoint(stop, self._state())
+                self.folder.save_checkpoint(stop, self._state(), self._meta)
             if stop in missing:
                 self._take(stop, missing[stop])
         self._tell(goal)
@@ -295,7 +312,14 @@ class _Work:
 
     def _restore(self, point: Point) -> None:
         where = f"{self.folder.path}, step {point.step}"
-        tensors = {name: value.to(self.device) for name, value in point.tensors.items()}
+        made = point.meta.get("numerics")
+        if made is not None and made != self._meta["numerics"]:
+            log.warning("%s was made in another numeric environment; the last bits will not be the same", where)
+        # Observers take their part to where they keep it, and in their own precision.
+        tensors = {
+            name: value if name.startswith("observer/") else value.to(self.device)
+            for name, value in point.tensors.items()
+        }
         unpack(tensors, self.model, self.optimizer, where=where)
         seen = part(tensors, "observer/trajectories/")
         kept = {name: a for name, a in self.watch.accumulators.items() if any(k.startswith(f"{name}/") for k in seen)}
@@ -304,11 +328,19 @@ class _Work:
         self.moment.step = point.step
         self.begun = False
 
+    @property
+    def _meta(self) -> dict[str, Any]:
+        return {"numerics": self.task.numerics.to_json()}
+
     def _state(self) -> dict[str, torch.Tensor]:
         return pack(self.model, self.optimizer, {"trajectories": self.watch.state()})
 
     def _take(self, step: int, names: Sequence[str]) -> None:
         """Compute scores of the network as it is, and keep each as a shard."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self._compute(step, names)  # a network that draws in eval mode must not move training's stream
+
+    def _compute(self, step: int, names: Sequence[str]) -> None:
         found: dict[str, torch.Tensor] = {}
         labels = self.batches.labels
         logits: torch.Tensor | None = None
@@ -322,7 +354,9 @@ class _Work:
                     logits = self._logits(self.batches)
                 found[name] = entry.compute(logits, labels)
             else:
-                found[name] = _by_model(entry.compute, self.model, self.batches, self.task.numerics)
+                found[name] = self._finite(
+                    _by_model(entry.compute, self.model, self.batches, self.task.numerics), f"values of {name}"
+                )
         meta = {"fingerprint": str(self.data.train.fingerprint), "numerics": self.task.numerics.to_json()}
         for name, values in found.items():
             self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), meta)
@@ -347,13 +381,15 @@ class _Work:
 
     def _logits(self, batches: Batches) -> torch.Tensor:
         """(n, C) logits of all rows; weights that the last step blew up show here first."""
-        logits = predict(self.model, batches, self.task.numerics)
-        if not bool(torch.isfinite(logits).all()):
+        return self._finite(predict(self.model, batches, self.task.numerics), "network's outputs")
+
+    def _finite(self, values: torch.Tensor, what: str) -> torch.Tensor:
+        if not bool(torch.isfinite(values).all()):
             raise Diverged(
-                f"the network's outputs are not finite at step {self.moment.step}",
+                f"the {what} are not finite at step {self.moment.step}",
                 fix="a lower learning rate or a warm-up may help",
             )
-        return logits
+        return values
 
     def _tell(self, step: int) -> None:
         self.context.progress(step, self.task.until)
@@ -370,11 +406,3 @@ def _by_model(compute: Any, model: nn.Module, batches: Batches, numerics: Numeri
             rows = torch.cat([rows, rows[:1].expand(size - count)])
         out.append(compute(model, batches.inputs(rows), batches.labels[rows])[:count])
     return torch.cat(out)
-
-
-def load_network(task_spec: RunSpec, point: Point, data: Dataset) -> nn.Module:
-    """The network of a run at a checkpoint, in eval mode on the CPU."""
-    recipe = task_spec.recipe
-    model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
-    load_weights(model, point.tensors)
-    return model.eval()

@@ -18,11 +18,12 @@ from datadiet.errors import DatadietError, unknown
 from datadiet.flows.jobs import RESUME_EVERY
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
+from datadiet.seeds import digest
 from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.store.files import read_json, write_json
 from datadiet.training.presets import PRESETS, Preset
-from datadiet.training.recipe import Recipe
+from datadiet.training.recipe import Recipe, read_settings
 
 DEFAULT_STORE = "datadiet-runs"
 
@@ -82,27 +83,42 @@ class Network:
     weights: str | None  # fingerprint of the initial weights, for a user's own model
 
 
-def preset_for(data: Dataset, name: str | None = None) -> tuple[str, Preset]:
-    """The preset of a name, else the one for small machines that fits the data."""
-    if name is None:
-        fitting = "tokens"
-        if data.kind == "table":
-            fitting = "table-small"
-        elif data.kind == "image":
-            if data.name == "digits":
-                fitting = "digits"
-            elif data.input_shape == (3, 32, 32):
-                fitting = "cifar10-small"
-            else:
-                fitting = "images-small"
-        if fitting not in PRESETS:
-            raise DatadietError(
-                f"no preset fits {data.kind} inputs",
-                where=data.name,
-                fix="say --recipe FILE with a model of your own",
-            )
-        name = fitting
-    return name, PRESETS.get(name, where="--preset")
+# The papers' networks on 32×32 colour images are trained as the papers train them, unless something else is asked for.
+PAPERS = {"resnet18": "dd", "resnet50": "dd", "resnet20": "lt", "resnet32": "lt", "resnet56": "lt"}
+
+
+def preset_for(data: Dataset, name: str | None = None, model: str | None = None) -> tuple[str, Preset]:
+    """The preset of a name; else the papers' where `model` is theirs, else the one for small machines that fits."""
+    if name is not None:
+        return name, PRESETS.get(name, where="--preset")
+    if data.kind == "tokens":
+        return "none", Preset(Recipe(), "no preset: the plain recipe", at=("4ep",))
+    if data.kind == "table":
+        name = "table-small"
+    elif data.name == "digits":
+        name = "digits"
+    elif data.input_shape == (3, 32, 32):
+        paper = PAPERS.get(model or "")
+        own = f"{paper}-{data.name}"
+        name = "cifar10-small" if paper is None else own if own in PRESETS else f"{paper}-cifar10"
+    else:
+        name = "images-small"
+    return name, PRESETS.get(name)
+
+
+def defaults_for(
+    data: Dataset,
+    preset: str | None = None,
+    model: str | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+) -> tuple[str, Preset]:
+    """The preset that the arguments of a flow lead to."""
+    settings = {} if recipe is None or isinstance(recipe, Recipe) else _settings(recipe)
+    return preset_for(data, preset, model or settings.get("model"))
+
+
+def _settings(recipe: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    return dict(recipe) if isinstance(recipe, Mapping) else read_settings(recipe)
 
 
 def recipe_for(
@@ -115,17 +131,18 @@ def recipe_for(
 ) -> Recipe:
     """The recipe that the arguments say: the preset's, changed by the file or mapping, changed by `model`, `steps`."""
     if isinstance(recipe, Recipe):
-        out = recipe
+        out = recipe if model is None else recipe.with_(model=model)
     else:
-        base = preset_for(data, preset)[1].recipe
-        if recipe is None:
-            out = base
-        elif isinstance(recipe, Mapping):
-            out = Recipe.from_json(recipe, base=base)
-        else:
-            out = Recipe.from_file(recipe, base=base)
-    if model is not None and model != out.model:
-        out = out.with_(model=model, model_args={})
+        settings = {} if recipe is None else _settings(recipe)
+        if model is not None:
+            if settings.get("model", model) != model:
+                settings.pop("model_args", None)  # they are the other network's
+            settings["model"] = model
+        if data.kind == "tokens" and "model" not in settings:
+            raise DatadietError(
+                "no network of ours takes token inputs", where=data.name, fix="say --model package.module:function"
+            )
+        out = Recipe.from_json(settings, base=defaults_for(data, preset, model, recipe)[1].recipe)
     if steps is not None:
         out = out.with_(steps=steps)
     if data.kind != "image" and (out.pad or out.flip):
@@ -198,7 +215,7 @@ def check_code(recipe: Recipe, network: Network, store: Store) -> None:
     if network.weights is None:
         return
     code = models.code_fingerprint(recipe.model)
-    file = store.root / "models" / f"{network.weights}.json"
+    file = store.root / "models" / f"{digest(recipe.model):016x}-{network.weights}.json"
     if not file.exists():
         write_json(file, {"model": recipe.model, "code": code})
     elif read_json(file)["code"] != code:

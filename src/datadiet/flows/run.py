@@ -22,7 +22,7 @@ from datadiet.flows.compare import (
     plan_compare,
 )
 from datadiet.flows.execute import OnProgress, kept_engines
-from datadiet.flows.plan import preset_for
+from datadiet.flows.plan import defaults_for
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, tune_window, tuned_name
@@ -111,12 +111,18 @@ def plan_run(
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
     plan = plan_score(data, preset=preset, **scoring)
-    keeps = tuple(keeps if keeps else preset_for(data, preset)[1].keeps)
+    given = {key: scoring.get(key) for key in ("model", "recipe")}
+    keeps = tuple(keeps if keeps else defaults_for(data, preset, **given)[1].keeps)
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
     for policy in policies:
         check_options(policy, REGISTERED.get(policy, where="--policy"), _options(policy, keeps[0]))
+    names = [subset_name("", policy, keep) for keep in keeps for policy in policies]
+    if len(set(names)) < len(names):
+        raise DatadietError(
+            "two subsets of one name", where="--keep", fix="give values of --keep and --policy once each"
+        )
     by = by or plan.scores[0]
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")

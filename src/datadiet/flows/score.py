@@ -15,17 +15,17 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, run_tasks
-from datadiet.flows.jobs import RunTask, columns, defined_at, folder_of
+from datadiet.flows.jobs import RunTask, columns, defined_at, folder_of, functions_of
 from datadiet.flows.plan import (
     Network,
     Setup,
     check_code,
     check_scores,
     check_seed,
+    defaults_for,
     environment,
     inspect,
     marks_for,
-    preset_for,
     recipe_for,
 )
 from datadiet.flows.shared import DataCard
@@ -35,6 +35,7 @@ from datadiet.scores.export import SCHEMA, shard_path
 from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.store.files import Damaged, read_json, read_tensors, writable_folder, write_json, write_tensors
+from datadiet.store.lock import FolderLock
 from datadiet.training.recipe import Recipe, RunSpec
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def plan_score(
     chosen = recipe_for(data, recipe=recipe, preset=preset, model=model, steps=steps)
     defaults = None
     if runs is None or at is None or scores is None:
-        defaults = preset_for(data, preset)[1]
+        defaults = defaults_for(data, preset, model, recipe)[1]
     runs = runs if runs is not None else defaults.runs  # type: ignore[union-attr]
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
@@ -102,6 +103,7 @@ def plan_score(
             seed=seed,
             run=run,
             purpose="score",
+            classes=len(data.classes),
             noise=None if data.noise is None else data.noise.describe(),
             weights=network.weights,
         )
@@ -114,6 +116,7 @@ def plan_score(
             marks=tuple(marks),
             scores=tuple(names),
             resume_every=setup.resume_every,
+            needs=functions_of(chosen.model, names),
         )
         tasks.append((f"scoring run {run}", task))
     return ScorePlan(data, chosen, names, marks, runs, seed, network, numerics, setup, tasks)
@@ -177,9 +180,8 @@ def score(
 def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> ScoreTable:
     """Do what a plan says."""
     folder = None if out is None else Path(out)
-    before: dict[str, Any] = {}
     if folder is not None:
-        before = check_folder(folder, plan)
+        check_folder(folder, plan)
         writable_folder(folder)
     store = Store(plan.setup.store)
     writable_folder(store.root)
@@ -187,8 +189,15 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
     table = _from_store(plan)
     if folder is not None:
-        _write(folder, plan, table, before)
+        with FolderLock(folder):  # another process may have added to the folder in the meantime
+            _write(folder, plan, table, check_folder(folder, plan))
     return table
+
+
+def warn_if_mixed(environments: Sequence[Mapping[str, Any]]) -> None:
+    """Say so where results of several numeric environments stand beside each other."""
+    if len(environments) > 1:
+        log.warning("these results are of %d numeric environments; their last bits differ by that", len(environments))
 
 
 def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
@@ -222,15 +231,12 @@ def _from_store(plan: ScorePlan) -> ScoreTable:
     folders = [folder_of(task) for _, task in plan.tasks]
     environments: list[dict[str, Any]] = []
     for folder in folders:
-        found = folder.load_shard(*plan.asked[0])
-        assert found is not None, "a finished job left no shard"
-        if found[1]["numerics"] not in environments:
-            environments.append(found[1]["numerics"])
-    if len(environments) > 1:
-        log.warning(
-            "these runs were made in %d numeric environments; equal to the last bits they are not",
-            len(environments),
-        )
+        for key in plan.asked:
+            found = folder.load_shard(*key)
+            assert found is not None, "a finished job left no shard"
+            if found[1]["numerics"] not in environments:
+                environments.append(found[1]["numerics"])
+    warn_if_mixed(environments)
     data = plan.data
     manifest = {
         "what": "scores",
@@ -289,9 +295,11 @@ def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str
         source = folder_of(task)
         for name, step in plan.asked:
             target = shard_path(folder, run, name, step)
-            meta = {"run": source.name, "score": name, "step": step}
+            found = source.load_shard(name, step)
+            assert found is not None, "a finished job left no shard"
+            meta = {"run": source.name, "score": name, "step": step, **found[1]}
             if not _whole(target, meta):
-                write_tensors(target, {"values": _load(source, name, step)}, meta)
+                write_tensors(target, {"values": found[0]}, meta)
     arrays = {"labels": data.labels}
     if data.noise is not None:
         arrays |= {"corrupted": data.corrupted, "chosen": data.chosen, "original": data.original_labels}

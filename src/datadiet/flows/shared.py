@@ -27,6 +27,7 @@ class DataCard:
     def of(cls, data: Dataset) -> DataCard:
         prints = [getattr(data, split) for split in SPLITS]
         key = "+".join("-" if examples is None else str(examples.fingerprint) for examples in prints)
+        key += f"+{data.kind}+{len(data.classes)}"
         return cls(key, data.name, data.kind, data.classes, data.mean, data.std)
 
 
@@ -52,7 +53,7 @@ def dataset_of(card: DataCard, context: Context) -> Dataset:
     if _last is None or _last[0] != card.key:
         arrays = context.shared(card.key)
         splits: dict[str, Examples | None] = {}
-        prints = dict(zip(SPLITS, card.key.split("+"), strict=True))
+        prints = dict(zip(SPLITS, card.key.split("+"), strict=False))
         for split in SPLITS:
             own = {k[len(split) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{split}/")}
             splits[split] = Examples.from_arrays(own) if own else None

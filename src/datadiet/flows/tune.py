@@ -183,9 +183,3 @@ def grid_of(keeps: Sequence[float], offsets: Sequence[float] | None) -> list[tup
 
 def _name(keep: float, offset: float) -> str:
     return f"keep {keep:g} from {offset:g}"
-
-
-def check_tunable(data: Dataset) -> None:
-    """Raise before any work if no validation split can be cut."""
-    if data.validation is None:
-        data.with_validation(0.2)

@@ -26,7 +26,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     cuda = [device.index or 0] if device.type == "cuda" else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-            output = model.eval()(pair)
+            output = model.eval()(**pair) if isinstance(pair, dict) else model.eval()(pair)
     except DatadietError:
         raise
     except Exception as error:  # the user's network may raise anything; its own words say what

@@ -45,7 +45,7 @@ def resnet8(
     """ResNet-8, 16-32-64 channels, one block a stage; Kaiming normal, batch-norm scale 1.
 
     `stem` is the stride of the first convolution: 2 halves the image at once. With twice the width that is a quarter
-    faster on a CPU than the plain form, and learns more in an epoch (docs/reproduction.md).
+    faster on a CPU than the plain form, and learns more in an epoch (docs/reproduction.md has the figures).
     """
     return _build("resnet8", 1, input_shape, classes, init, bn_scale, shortcut, width, stem)
 

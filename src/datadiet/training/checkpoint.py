@@ -44,7 +44,7 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[
                 out[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().clone()
     out["random/cpu"] = torch.get_rng_state()
     if next(model.parameters()).is_cuda:
-        out["random/cuda"] = torch.cuda.get_rng_state()
+        out["random/cuda"] = torch.cuda.get_rng_state(next(model.parameters()).device)
     for name, state in observers.items():
         out.update({f"observer/{name}/{key}": value.detach().clone() for key, value in state.items()})
     return out
@@ -72,7 +72,7 @@ def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer,
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
     torch.set_rng_state(tensors["random/cpu"].cpu())
     if "random/cuda" in tensors and next(model.parameters()).is_cuda:
-        torch.cuda.set_rng_state(tensors["random/cuda"].cpu())
+        torch.cuda.set_rng_state(tensors["random/cuda"].cpu(), next(model.parameters()).device)
 
 
 def _like(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

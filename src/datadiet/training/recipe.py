@@ -90,6 +90,8 @@ class Recipe:
         for key in changes:
             if key not in _TYPES:
                 raise unknown("recipe field", key, _TYPES)
+        if changes.get("model", self.model) != self.model:
+            changes.setdefault("model_args", {})  # another network has other arguments
         return replace(self, **changes)
 
     def horizon(self, examples: int) -> int:
@@ -121,7 +123,8 @@ class RunSpec:
         dataset: fingerprint of the training inputs and labels.
         seed: the user's seed; run: the number of this run; purpose: "score", "retrain" or "tune", so that runs
             of different purposes never share a stream.
-        noise: what label noise did, for people; the labels are in the fingerprint already.
+        noise: what label noise did to the labels.
+        classes: outputs of the network.
         subset: digest of the rows trained on; None for all.
         parent: (name of a run, step) from which this one continues, for spawned and rewound runs.
         mask: digest of a weight mask.
@@ -133,6 +136,7 @@ class RunSpec:
     seed: int = 0
     run: int = 0
     purpose: str = "score"
+    classes: int | None = None
     noise: Mapping[str, Any] | None = None
     subset: str | None = None
     parent: tuple[str, int] | None = None

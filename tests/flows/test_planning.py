@@ -1,0 +1,191 @@
+"""Which recipe, which network, which environment: what a plan resolves to, and what travels with results."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_flows import RECIPE, arrays, setup, tiny
+from torch import nn
+
+import datadiet as dd
+from datadiet.data.dataset import from_arrays
+from datadiet.flows.plan import preset_for, recipe_for
+
+
+def _colour(name: str = "cifar10") -> dd.Dataset:
+    rng = np.random.default_rng(0)
+    return from_arrays(name, (rng.integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40) % 10))
+
+
+def test_another_network_does_not_inherit_the_arguments_of_the_presets():
+    data = tiny()
+    assert recipe_for(data).model_args == {"width": 32}
+    assert recipe_for(data, recipe={"model": "resnet20"}).model_args == {}
+    assert recipe_for(data, model="resnet20").model_args == {}
+    assert recipe_for(data, recipe={"model_args": {"width": 8}}, model="resnet20").model_args == {"width": 8}
+    assert recipe_for(data, recipe={"model": "mlp", "model_args": {"hidden": [4]}}, model="resnet20").model_args == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "preset"),
+    [
+        (None, "cifar10", "cifar10-small"),
+        ("resnet18", "cifar10", "dd-cifar10"),
+        ("resnet50", "cinic10", "dd-cinic10"),
+        ("resnet32", "cifar100", "lt-cifar100"),
+        ("resnet18", "mine", "dd-cifar10"),
+        ("mlp", "cifar10", "cifar10-small"),
+    ],
+)
+def test_the_papers_networks_are_trained_as_the_papers_train_them(model, name, preset):
+    assert preset_for(_colour(name), model=model)[0] == preset
+
+
+def test_the_number_of_classes_is_part_of_what_a_run_is(tmp_path: Path):
+    (x, y), test = arrays()
+    three = dd.load(((x, y), test), name="three")
+    eight = dd.load(((x, y), test), name="eight", classes=[str(c) for c in range(8)])
+    assert three.fingerprint == eight.fingerprint
+    for data in (three, eight):
+        table = dd.score(data, scores=["loss"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path))
+        alone = dd.score(data, scores=["loss"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path / data.name))
+        np.testing.assert_array_equal(table.values("loss"), alone.values("loss"))
+
+
+class Bag(nn.Module):
+    """Mean embedding of masked tokens."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, classes)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        weight = mask[..., None].to(self.embed.weight.dtype)
+        return self.head((self.embed(tokens) * weight).sum(1) / weight.sum(1))
+
+
+def bag(classes: int) -> nn.Module:
+    return Bag(classes)
+
+
+def test_inputs_of_several_arrays_go_the_whole_way(tmp_path: Path):
+    rng = np.random.default_rng(0)
+
+    def part(count: int):
+        labels = np.arange(count) % 2
+        tokens = rng.integers(0, 10, (count, 6)) + 10 * labels[:, None]
+        return {"tokens": tokens, "mask": np.ones((count, 6), bool)}, labels
+
+    data = from_arrays("words", part(60), part(40))
+    recipe = {"batch_size": 10, "steps": "6ep", "lr": 0.5}
+    options = {"model": f"{__file__}:bag", "recipe": recipe, "setup": setup(tmp_path)}
+    table = dd.score(data, scores=["el2n", "grand", "forgetting"], runs=2, at="2ep", **options)
+    assert np.isfinite(table.mean("grand")).all()
+    result = dd.compare(data, {"half": dd.select(table, "el2n", 0.5)}, runs=1, setup=setup(tmp_path))
+    assert result["full data"].mean > 0.9
+
+
+SCRIPT = """
+import sys
+import datadiet as dd
+from datadiet.scores import score
+
+@score("margin", needs="logits", harder="lower")
+def margin(logits, labels):
+    own = logits.gather(1, labels[:, None])[:, 0]
+    return own - logits.scatter(1, labels[:, None], float("-inf")).amax(1)
+
+if __name__ == "__main__":
+    recipe = {"model": "mlp", "model_args": {"hidden": [4]}}
+    table = dd.score(sys.argv[1], scores=["margin"], runs=2, at="1ep", recipe=recipe,
+                     setup=dd.Setup(store=sys.argv[2], engine="processes", workers=2, threads=1))
+    print(table.mean("margin").shape)
+"""
+
+
+def test_a_score_that_a_script_registers_reaches_the_workers(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    (x, y), (x_test, y_test) = arrays()
+    np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    done = subprocess.run(
+        [sys.executable, "mine.py", "tiny.npz", "runs"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.strip() == "(120,)", done.stderr
+
+
+class Restless(nn.Module):
+    """Draws in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x + 0.1 * torch.randn_like(x))
+
+
+def restless() -> nn.Module:
+    return Restless()
+
+
+def test_taking_a_score_does_not_move_the_random_stream_of_training(tmp_path: Path):
+    options = {"model": f"{__file__}:restless", "recipe": {**RECIPE, "model_args": {}}, "scores": ["loss"], "runs": 1}
+    once = dd.score(tiny(), at="3ep", setup=setup(tmp_path / "a"), **options)
+    twice = dd.score(tiny(), at=["1ep", "3ep"], setup=setup(tmp_path / "b"), **options)
+    np.testing.assert_array_equal(once.values("loss", "3ep"), twice.values("loss", "3ep"))
+
+
+def test_a_job_leaves_the_process_as_it_was(tmp_path: Path):
+    torch.manual_seed(5)
+    before = (torch.get_rng_state(), torch.get_num_threads(), torch.backends.cudnn.allow_tf32)
+    dd.score(tiny(), scores=["loss"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path, threads=2))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (torch.get_num_threads(), torch.backends.cudnn.allow_tf32)
+
+
+def test_results_of_two_environments_are_named_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    options = {"scores": ["loss"], "runs": 1, "recipe": RECIPE}
+    dd.score(tiny(), at="1ep", setup=setup(tmp_path, threads=1), **options)
+    with caplog.at_level(logging.WARNING, "datadiet"):
+        table = dd.score(tiny(), at=["1ep", "2ep"], setup=setup(tmp_path, threads=2), **options)
+    assert [environment["threads"] for environment in table.provenance["numerics"]] == [1, 2]
+    assert "2 numeric environments" in caplog.text
+    assert "another numeric environment" in caplog.text, "the run went on from a state of the other"
+
+
+def test_a_subset_chosen_under_other_labels_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    noisy = tiny().with_noise("permute", 0.3)
+    subset = dd.select(np.arange(120.0), keep=0.5)
+    subset = dd.Subset(np.asarray(subset), 120, noisy.fingerprint)
+    options = {"runs": 1, "recipe": RECIPE, "setup": setup(tmp_path), "baselines": ()}
+    with caplog.at_level(logging.WARNING, "datadiet"):
+        dd.compare(noisy, {"half": subset}, **options)
+        assert "other labels" not in caplog.text
+        dd.compare(tiny(), {"half": subset}, **options)
+    assert "half was chosen under other labels" in caplog.text
+
+
+def test_corrected_labels_are_not_corrupted():
+    clean = tiny()
+    assert not clean.with_noise("permute", 0.5).with_labels(clean.labels).corrupted.any()
+
+
+def test_the_line_that_is_printed_next_loads_the_same_data(tmp_path: Path):
+    from datadiet.cli.options import STORE, again
+
+    provenance = {
+        "source": {"source": "my data.csv", "label": "y", "drop": ["a"], "data_dir": None},
+        "noise": {"kind": "permute", "fraction": 0.1, "seed": 3},
+        "validation": [0.2, 0],
+    }
+    words = again(provenance, STORE)
+    assert words[0] == "my data.csv"
+    assert " ".join(words[1:]) == (
+        '--label y --data-option drop=["a"] --noise permute:0.1 --noise-seed 3 --validation 0.2'
+    )
