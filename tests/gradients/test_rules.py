@@ -50,9 +50,7 @@ def agree(layer: nn.Module, x: Tensor, *, within: float = 1e-9, loss: Callable[.
     batch=st.integers(1, 4), places=st.lists(st.integers(1, 9), max_size=2), wide=st.integers(1, 12),
     high=st.integers(1, 12), bias=st.booleans(),
 )  # fmt: skip
-def test_linear_with_any_leading_dimensions(
-    batch: int, places: list[int], wide: int, high: int, bias: bool
-) -> None:
+def test_linear_with_any_leading_dimensions(batch: int, places: list[int], wide: int, high: int, bias: bool) -> None:
     agree(nn.Linear(wide, high, bias=bias), torch.randn(batch, *places, wide, dtype=torch.float64))
 
 

@@ -14,11 +14,11 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.execute import OnProgress, run_tasks
-from datadiet.flows.jobs import RunTask, evaluation_key, folder_of, functions_of
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
 from datadiet.flows.score import warn_if_mixed
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
+from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
 from datadiet.numerics import Numerics
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows

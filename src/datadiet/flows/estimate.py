@@ -16,8 +16,8 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import make
 from datadiet.flows.execute import engine_for
-from datadiet.flows.jobs import RunTask, folder_of, is_done
 from datadiet.flows.plan import Network, Setup
+from datadiet.flows.tasks import RunTask, folder_of, is_done
 from datadiet.numerics import Numerics
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer

@@ -12,9 +12,10 @@ from datadiet import engines
 from datadiet.data.dataset import Dataset
 from datadiet.engines import Engine, Job
 from datadiet.errors import DatadietError, Interrupted
-from datadiet.flows.jobs import RunResult, RunTask, execute, is_done
+from datadiet.flows.jobs import execute
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import share
+from datadiet.flows.tasks import RunResult, RunTask, is_done
 from datadiet.machine import cores
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,122 +19,33 @@ from torch import nn
 
 from datadiet import models
 from datadiet.data.batches import Batches
-from datadiet.data.dataset import Dataset, Examples
+from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import Context
 from datadiet.errors import Diverged, Interrupted
-from datadiet.flows.shared import DataCard, dataset_of
+from datadiet.flows.shared import dataset_of
+from datadiet.flows.tasks import (
+    RunResult,
+    RunTask,
+    columns,
+    evaluation_key,
+    folder_of,
+    missing_evaluations,
+    missing_marks,
+    split_of,
+)
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
 from datadiet.seeds import torch_seed
-from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer, pack, part, unpack
 from datadiet.training.evaluate import predict
 from datadiet.training.loop import Moment, train
 from datadiet.training.observers import Ticker, Trajectories
-from datadiet.training.recipe import RunSpec
 from datadiet.training.schedule import learning_rate
 
 log = logging.getLogger(__name__)
-
-RESUME_EVERY = 60.0  # seconds of training between two resume points
-
-
-@dataclass(frozen=True)
-class RunTask:
-    """One run and what is asked of it.
-
-    Args:
-        spec: what the run is; its name is the run's name.
-        store: root of the store.
-        data: what is needed to find the dataset's arrays again in another process.
-        numerics: the environment, resolved when the job was planned.
-        until: the step to train to.
-        marks: steps at which scores are taken; each keeps a checkpoint.
-        scores: names of the scores.
-        rows: training rows of a subset; None for all.
-        evaluate: splits whose accuracy is taken at `until`: "test", "validation".
-        keep_last: whether the last step's checkpoint is kept too.
-        wait: whether to wait for another process that works on this run, or to return at once.
-        resume_every: seconds of training between two resume points.
-        needs: functions of others that the run uses; a worker that unpickles them imports what registers them.
-    """
-
-    spec: RunSpec
-    store: str
-    data: DataCard
-    numerics: Numerics
-    until: int
-    marks: tuple[int, ...] = ()
-    scores: tuple[str, ...] = ()
-    rows: np.ndarray | None = None
-    evaluate: tuple[str, ...] = ()
-    keep_last: bool = False
-    wait: bool = False
-    resume_every: float = RESUME_EVERY
-    needs: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a job did: `busy` when another process holds the run; else steps trained and scores taken now."""
-
-    name: str
-    busy: bool = False
-    trained: int = 0
-    taken: int = 0
-    seconds: float = 0.0
-
-
-def functions_of(model: str, scores: Sequence[str] = ()) -> tuple[Any, ...]:
-    """The registered functions among a run's that are not this library's own."""
-    used = [SCORES.get(name).compute for name in scores]
-    if not models.is_foreign(model):
-        used.append(models.MODELS.get(model))
-    return tuple(f for f in used if not str(getattr(f, "__module__", "")).startswith("datadiet."))
-
-
-def folder_of(task: RunTask) -> RunFolder:
-    return Store(task.store).run(task.spec.name, task.spec.to_json())
-
-
-def evaluation_key(split: str, examples: Examples) -> str:
-    """The name of an accuracy in the store: other examples or labels are another evaluation."""
-    return f"{split}-{examples.fingerprint.inputs}-{examples.fingerprint.labels}"
-
-
-def columns(scores: Sequence[str]) -> list[str]:
-    """The shards that scores make: their own and their further columns."""
-    return [column for name in scores for column in (name, *SCORES.get(name).columns)]
-
-
-def defined_at(scores: Sequence[str], step: int) -> list[str]:
-    """The scores that exist at a step: what follows training has seen nothing at step 0."""
-    return [name for name in scores if step > 0 or SCORES.get(name).needs != "trajectory"]
-
-
-def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
-    """For each mark the scores of which a shard is missing or damaged."""
-    out: dict[int, list[str]] = {}
-    for mark in task.marks:
-        names = [
-            name
-            for name in defined_at(task.scores, mark)
-            if not all(folder.has_shard(c, mark) for c in columns([name]))
-        ]
-        if names:
-            out[mark] = names
-    return out
-
-
-def is_done(task: RunTask, data: Dataset) -> bool:
-    """Whether everything the task asks for is in the store, whole."""
-    folder = folder_of(task)
-    if missing_marks(task, folder) or _missing_evaluations(task, folder, data):
-        return False
-    return not task.keep_last or task.until in folder.steps()
 
 
 def execute(context: Context, task: RunTask) -> RunResult:
@@ -179,20 +89,6 @@ def _execute(context: Context, task: RunTask) -> RunResult:
     finally:
         lock.release()
     return RunResult(task.spec.name, False, trained, taken, time.monotonic() - start)
-
-
-def _missing_evaluations(task: RunTask, folder: RunFolder, data: Dataset) -> list[str]:
-    return [
-        split
-        for split in task.evaluate
-        if folder.load_evaluation(evaluation_key(split, _split(data, split)), task.until) is None
-    ]
-
-
-def _split(data: Dataset, name: str) -> Examples:
-    examples = data.test if name == "test" else data.validation if name == "validation" else data.train
-    assert examples is not None, f"no {name} split"  # planned against the same dataset
-    return examples
 
 
 class _Work:
@@ -251,7 +147,7 @@ class _Work:
             if point is not None and self._serves(point, missing[mark]):
                 self._restore(point)
                 self._take(mark, missing.pop(mark))
-        evaluations = _missing_evaluations(self.task, self.folder, self.data)
+        evaluations = missing_evaluations(self.task, self.folder, self.data)
         last_kept = not self.task.keep_last or self.task.until in self.folder.steps()
         if missing or evaluations or not last_kept:
             self._train(missing, bool(evaluations) or not last_kept)
@@ -363,7 +259,7 @@ class _Work:
             self.taken += 1
 
     def _evaluate(self, split: str) -> None:
-        examples = _split(self.data, split)
+        examples = split_of(self.data, split)
         batches = Batches(examples, self.data, self.device)
         logits = self._logits(batches)
         correct = classification.correct(logits, batches.labels)

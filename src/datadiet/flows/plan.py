@@ -15,7 +15,7 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.jobs import RESUME_EVERY
+from datadiet.flows.tasks import RESUME_EVERY
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
 from datadiet.seeds import digest

@@ -15,7 +15,6 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, run_tasks
-from datadiet.flows.jobs import RunTask, columns, defined_at, folder_of, functions_of
 from datadiet.flows.plan import (
     Network,
     Setup,
@@ -29,6 +28,7 @@ from datadiet.flows.plan import (
     recipe_for,
 )
 from datadiet.flows.shared import DataCard
+from datadiet.flows.tasks import RunTask, columns, defined_at, folder_of, functions_of
 from datadiet.numerics import Numerics
 from datadiet.scores import ScoreTable, load_table
 from datadiet.scores.export import SCHEMA, shard_path

@@ -8,7 +8,7 @@ from typing import Any
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
-from datadiet.flows.jobs import folder_of
+from datadiet.flows.tasks import folder_of
 from datadiet.store.files import writable_folder, write_tensors
 from datadiet.training.checkpoint import part
 

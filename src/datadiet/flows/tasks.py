@@ -1,0 +1,129 @@
+"""What a job is asked for: one run and how far, which scores, which accuracies; and what of it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from datadiet import models
+from datadiet.data.dataset import Dataset, Examples
+from datadiet.flows.shared import DataCard
+from datadiet.numerics import Numerics
+from datadiet.scores import SCORES
+from datadiet.store import Store
+from datadiet.store.runs import RunFolder
+from datadiet.training.recipe import RunSpec
+
+RESUME_EVERY = 60.0  # seconds of training between two resume points
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One run and what is asked of it.
+
+    Args:
+        spec: what the run is; its name is the run's name.
+        store: root of the store.
+        data: what is needed to find the dataset's arrays again in another process.
+        numerics: the environment, resolved when the job was planned.
+        until: the step to train to.
+        marks: steps at which scores are taken; each keeps a checkpoint.
+        scores: names of the scores.
+        rows: training rows of a subset; None for all.
+        evaluate: splits whose accuracy is taken at `until`: "test", "validation".
+        keep_last: whether the last step's checkpoint is kept too.
+        wait: whether to wait for another process that works on this run, or to return at once.
+        resume_every: seconds of training between two resume points.
+        needs: functions of others that the run uses; a worker that unpickles them imports what registers them.
+    """
+
+    spec: RunSpec
+    store: str
+    data: DataCard
+    numerics: Numerics
+    until: int
+    marks: tuple[int, ...] = ()
+    scores: tuple[str, ...] = ()
+    rows: np.ndarray | None = None
+    evaluate: tuple[str, ...] = ()
+    keep_last: bool = False
+    wait: bool = False
+    resume_every: float = RESUME_EVERY
+    needs: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a job did: `busy` when another process holds the run; else steps trained and scores taken now."""
+
+    name: str
+    busy: bool = False
+    trained: int = 0
+    taken: int = 0
+    seconds: float = 0.0
+
+
+def functions_of(model: str, scores: Sequence[str] = ()) -> tuple[Any, ...]:
+    """The registered functions among a run's that are not this library's own."""
+    used = [SCORES.get(name).compute for name in scores]
+    if not models.is_foreign(model):
+        used.append(models.MODELS.get(model))
+    return tuple(f for f in used if not str(getattr(f, "__module__", "")).startswith("datadiet."))
+
+
+def folder_of(task: RunTask) -> RunFolder:
+    return Store(task.store).run(task.spec.name, task.spec.to_json())
+
+
+def evaluation_key(split: str, examples: Examples) -> str:
+    """The name of an accuracy in the store: other examples or labels are another evaluation."""
+    return f"{split}-{examples.fingerprint.inputs}-{examples.fingerprint.labels}"
+
+
+def columns(scores: Sequence[str]) -> list[str]:
+    """The shards that scores make: their own and their further columns."""
+    return [column for name in scores for column in (name, *SCORES.get(name).columns)]
+
+
+def defined_at(scores: Sequence[str], step: int) -> list[str]:
+    """The scores that exist at a step: what follows training has seen nothing at step 0."""
+    return [name for name in scores if step > 0 or SCORES.get(name).needs != "trajectory"]
+
+
+def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
+    """For each mark the scores of which a shard is missing or damaged."""
+    out: dict[int, list[str]] = {}
+    for mark in task.marks:
+        names = [
+            name
+            for name in defined_at(task.scores, mark)
+            if not all(folder.has_shard(c, mark) for c in columns([name]))
+        ]
+        if names:
+            out[mark] = names
+    return out
+
+
+def is_done(task: RunTask, data: Dataset) -> bool:
+    """Whether everything the task asks for is in the store, whole."""
+    folder = folder_of(task)
+    if missing_marks(task, folder) or missing_evaluations(task, folder, data):
+        return False
+    return not task.keep_last or task.until in folder.steps()
+
+
+def missing_evaluations(task: RunTask, folder: RunFolder, data: Dataset) -> list[str]:
+    return [
+        split
+        for split in task.evaluate
+        if folder.load_evaluation(evaluation_key(split, split_of(data, split)), task.until) is None
+    ]
+
+
+def split_of(data: Dataset, name: str) -> Examples:
+    examples = data.test if name == "test" else data.validation if name == "validation" else data.train
+    assert examples is not None, f"no {name} split"  # planned against the same dataset
+    return examples
