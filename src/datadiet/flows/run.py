@@ -237,7 +237,10 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
     )
     out += figures.save(keep_figure, plan.out / "accuracy")
     titles = {f"{by}, step {step}": table.mean(by, step) for step in table.steps(by)}
-    out += figures.save(figures.score_histograms(titles, corrupted=table.corrupted), plan.out / "scores")
+    out += figures.save(
+        figures.score_histograms(titles, corrupted=table.corrupted, columns=2 if len(titles) == 4 else 3),
+        plan.out / "scores",
+    )
     if data.kind == "image":
         picture = figures.gallery(
             data.gather,
