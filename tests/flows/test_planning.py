@@ -189,3 +189,17 @@ def test_the_line_that_is_printed_next_loads_the_same_data(tmp_path: Path):
     assert " ".join(words[1:]) == (
         '--label y --data-option drop=["a"] --noise permute:0.1 --noise-seed 3 --validation 0.2'
     )
+
+
+def test_the_estimate_counts_a_gradient_norm_as_a_training_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from datadiet.flows import estimate
+    from datadiet.flows.score import plan_score
+
+    monkeypatch.setattr(estimate, "measure", lambda *_: (1.0, 0.0))  # a second a step, scoring for nothing
+
+    def seconds(*scores: str) -> float:
+        plan = plan_score(tiny(), scores=scores, runs=2, at=["1ep", "2ep"], recipe=RECIPE, setup=setup(tmp_path))
+        return estimate.estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup).seconds
+
+    assert seconds("loss") == 2 * 14  # two runs of two epochs of seven steps
+    assert seconds("loss", "grand") == 2 * 14 + 2 * 2 * 120 / 16  # and two passes over 120 examples in each

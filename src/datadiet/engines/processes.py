@@ -2,7 +2,8 @@
 
 A small pool of our own: the standard ones lose every job when one worker dies. Workers are spawned, never
 forked (a fork after OpenMP has started may hang), each is alone on its pipe, and one that dies takes its job
-with it and nothing else.
+with it and nothing else. Jobs and results cross the pipes as pickles: in memory, between this process and the workers
+that it started, as `multiprocessing` sends everything. None is written to a file or taken from anybody else.
 """
 
 from __future__ import annotations

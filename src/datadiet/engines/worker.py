@@ -89,7 +89,7 @@ def _portable(error: DatadietError | None) -> DatadietError | None:
         return None
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # whatever its own class raises; nothing is lost, its words go back under a class that travels
         kind = Interrupted if isinstance(error, Interrupted) else DatadietError
         return kind(error.what, where=error.where, fix=error.fix)
     return error

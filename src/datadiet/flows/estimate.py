@@ -17,8 +17,9 @@ from datadiet.data.order import Order
 from datadiet.engines import make
 from datadiet.flows.execute import engine_for
 from datadiet.flows.plan import Network, Setup
-from datadiet.flows.tasks import RunTask, folder_of, is_done
+from datadiet.flows.tasks import RunTask, folder_of, is_done, split_of
 from datadiet.numerics import Numerics
+from datadiet.scores import SCORES
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer
 from datadiet.training.evaluate import predict
@@ -68,7 +69,14 @@ def estimate(
         return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
     steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
     step_seconds, row_seconds = measure(recipe, data, numerics)
-    rows = sum(len(task.marks) * len(data) + len(task.evaluate) * len(data.test or ()) for _, task in pending)
+    rows = sum(
+        len(task.marks) * len(data) + sum(len(split_of(data, split)) for split in task.evaluate) for _, task in pending
+    )
+    # A score of the network itself (GraNd) costs about a training step for as many examples.
+    passes = sum(
+        len(task.marks) * sum(SCORES.get(name).needs == "model" for name in task.scores) for _, task in pending
+    )
+    norms = passes * len(data) / recipe.batch_size * step_seconds
     name = engine_for(setup, pending)
     with make(name, setup.workers, numerics.threads) as engine:
         workers = 1 if name == "inline" else min(engine.workers, len(pending))
@@ -78,7 +86,7 @@ def estimate(
         for _, task in pending
     )
     disk += workers * state  # resume points
-    seconds = (steps * step_seconds + rows * row_seconds) / workers
+    seconds = (steps * step_seconds + rows * row_seconds + norms) / workers
     return Estimate(len(tasks), len(pending), steps, step_seconds, seconds, disk, workers, name)
 
 
