@@ -167,6 +167,36 @@ def test_batch_norm_on_features_and_far_from_zero() -> None:
     agree(spatial, torch.randn(4, 6, 5, 5, dtype=torch.float64) + 300)
 
 
+class Normed(nn.Module):
+    """Batch norm behind a convolution: once or twice, overwritten by an activation, partly frozen."""
+
+    def __init__(self, times: int, affine: str) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2.0)
+        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+        self.times, self.last = times, nn.Linear(8, 3)
+        if affine != "both":
+            self.norm.weight.requires_grad_(affine == "weight")
+            self.norm.bias.requires_grad_(affine == "bias")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for _ in range(self.times):
+            x = self.norm(x).relu_()
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("affine", ["both", "weight", "bias", "none"])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_batch_norm_inside_a_network(times: int, affine: str, last: bool) -> None:
+    torch.manual_seed(3)
+    x = torch.randn(5, 2, 6, 6, dtype=torch.float64)
+    agree(Normed(times, affine), x.to(memory_format=torch.channels_last) if last else x)
+
+
 class Attend(nn.Module):
     def __init__(self, *, lone: bool = False, **options: object) -> None:
         super().__init__()

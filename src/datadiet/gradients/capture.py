@@ -51,10 +51,11 @@ Sink = Callable[[Use], Tensor]
 @contextmanager
 def borrowed(model: nn.Module, *, evaluate: bool) -> Iterator[None]:
     """The model frozen and in eval mode (or as it is), exactly as before afterwards."""
-    modes = [(m, m.training) for m in model.modules()]
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    kept = [(b, b.detach().clone()) for b in model.buffers()]
-    for module in model.modules():
+    modules = list(model.modules())
+    modes = [(m, m.training) for m in modules if m.training]
+    flags = [p for m in modules for p in m._parameters.values() if p is not None and p.requires_grad]
+    kept = [(b, b.detach().clone()) for m in modules for b in m._buffers.values() if b is not None]
+    for module in modules:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             kept.append((module.weight, module.weight.detach().clone()))  # its forward rescales rows in place
     versions = [b._version for b, _ in kept]
@@ -63,19 +64,17 @@ def borrowed(model: nn.Module, *, evaluate: bool) -> Iterator[None]:
         # The fused path of attention would go past the modules inside it.
         torch.backends.mha.set_fastpath_enabled(False)
         if evaluate:
-            for module, mode in modes:
-                if mode:
-                    module.training = False
-        for parameter, flag in flags:
-            if flag:
-                parameter.requires_grad_(False)
+            for module, _ in modes:
+                module.training = False
+        for parameter in flags:
+            parameter.requires_grad_(False)
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes:
             module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+        for parameter in flags:
+            parameter.requires_grad_(True)
         with torch.no_grad():
             for (buffer, before), version in zip(kept, versions, strict=True):
                 if buffer._version != version:

@@ -48,6 +48,20 @@ class _Root(torch.autograd.Function):
         return None, torch.zeros_like(ctx.like)
 
 
+class _Through(torch.autograd.Function):
+    """Stands in for a layer's own backward pass where the rule gives the gradient at its input as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.mark_dirty(output)
+        ctx.run = backward
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        return ctx.run(grads[0]), None, None
+
+
 @dataclass
 class _Held:
     """One use between forward and backward."""
@@ -75,15 +89,21 @@ class Pass:
     count: int
     memory: int
     anchor: Tensor
-    squared: dict[int, Tensor] = field(default_factory=dict)
+    squared: dict[int, list[Tensor]] = field(default_factory=dict)
     expected: dict[tuple[int, str], int] = field(default_factory=dict)
     waiting: dict[tuple[int, str], list[_Held]] = field(default_factory=dict)
     recalls: dict[str, list[Recall]] = field(default_factory=dict)
 
     def add(self, number: int, squares: Tensor) -> None:
-        squares = squares.detach().to(self.anchor.device)
-        wide = squares if squares.device.type == "mps" else squares.double()
-        self.squared[number] = self.squared[number] + wide if number in self.squared else wide
+        self.squared.setdefault(number, []).append(squares)
+
+    def sums(self) -> dict[int, Tensor]:
+        """What was added, in double precision: one conversion for all parameters."""
+        rows = [squares.to(self.anchor.device) for found in self.squared.values() for squares in found]
+        if not rows:
+            return {}
+        wide = iter((torch.stack(rows) if self.anchor.device.type == "mps" else torch.stack(rows).double()).unbind())
+        return {number: sum_of([next(wide) for _ in found]) for number, found in self.squared.items()}
 
     def rooted(self, output: Tensor) -> Tensor:
         return output if output.requires_grad else _Root.apply(output.detach(), self.anchor)
@@ -102,6 +122,8 @@ class Pass:
         fits = layout.fits(output.shape, self.count) and (use.rule is COPIED or layout.fits(x.shape, self.count))
         if not fits:
             raise _unplanned(use.key)
+        if use.rule.through is not None and layout == FIRST and use.x.requires_grad and use.rule.whole(use.module, x):
+            return self.through(use, owned)
         output = self.rooted(output)
         self.hold(use.key, use.rule, use.module, x, output, layout, owned)
         return output
@@ -124,6 +146,30 @@ class Pass:
                 self.arrive(rule, module, x, g.detach(), layout, owned)
 
         output.register_hook(arrived)
+
+    def through(self, use: Use, owned: Owned) -> Tensor:
+        for parameter, part in owned.values():
+            slot = (id(parameter), part)
+            self.expected[slot] = self.expected.get(slot, 0) + 1
+        kept, version = [use.x.detach()], use.x._version
+        rule, module, key = use.rule, use.module, use.key
+        through = rule.through
+        assert through is not None
+
+        def backward(g: Tensor) -> Tensor:
+            x = kept.pop()
+            if x._version != version:
+                raise overwritten(f"layer {key.split('/')[0]}")
+            with torch.no_grad(), torch.autocast(g.device.type, enabled=False):
+                arriving, found = through(module, x, g, list(owned))
+                if all(self.expected[id(p), part] == 1 for p, part in owned.values()):
+                    for name, (parameter, _) in owned.items():
+                        self.add(id(parameter), square_sum(found[name]))
+                else:
+                    self.arrive(rule, module, x, g, FIRST, owned)
+            return arriving
+
+        return _Through.apply(use.x, use.output.detach(), backward)
 
     def arrive(
         self, rule: Rule, module: nn.Module, x: Tensor, g: Tensor, layout: Layout,
@@ -162,6 +208,10 @@ class Pass:
                 parts.setdefault(number, []).append(square_sum(upcast(g)))
         for number, squares in parts.items():
             self.add(number, gather(squares))
+
+
+def sum_of(rows: list[Tensor]) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.stack(rows).sum(0)
 
 
 def few(count: int, bytes_each: int, memory: int) -> list[slice]:
@@ -259,7 +309,7 @@ def run_pass(
             finally:
                 for handle in handles:
                     handle.remove()
-    return state.squared
+    return state.sums()
 
 
 def _copy(state: Pass, copies: Tensor, where: tuple[str, str, nn.Parameter]) -> Tensor:

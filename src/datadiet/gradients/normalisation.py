@@ -24,16 +24,10 @@ Normalise = Callable[[Any, Tensor], Tensor]
 
 
 def _batch_norm_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    count, channels = x.shape[:2]
+    count = len(x)
     mean, var = module.running_mean.to(x.dtype), module.running_var.to(x.dtype)
-    if x.dim() > 2 and x.device.type == "cpu" and x.is_contiguous() and g.is_contiguous():
-        # An example's channels as channels of their own: the library's kernel then sums each in one pass.
-        rows = (1, count * channels, *x.shape[2:])
-        found = torch.ops.aten.native_batch_norm_backward(
-            g.view(rows), x.view(rows), None, mean.expand(count, -1).reshape(-1),
-            var.expand(count, -1).reshape(-1), None, None, False, module.eps, [False, True, True],
-        )  # fmt: skip
-        return {"weight": found[1].view(count, channels), "bias": found[2].view(count, channels)}
+    if _plain_on_cpu(module, x) and g.is_contiguous():
+        return _batch_norm_kernel(module, x, g, [False, True, True])[1]
     shape = (1, -1) + (1,) * (x.dim() - 2)
     gammas, betas = [], []
     for part in pieces(count, x.element_size() * math.prod(x.shape[1:]), x.device):
@@ -41,6 +35,34 @@ def _batch_norm_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str
         gammas.append(_pixels((x[part] - mean.view(shape)).mul_(g[part])))
         betas.append(_pixels(g[part]))
     return {"weight": gather(gammas) * torch.rsqrt(var + module.eps), "bias": gather(betas)}
+
+
+def _plain_on_cpu(module: Any, x: Tensor) -> bool:
+    if module.running_mean is None or module.training or x.dim() < 3:
+        return False
+    alike = all(t is None or t.dtype == x.dtype for t in (module.running_mean, module.weight))
+    return alike and x.device.type == "cpu" and x.is_contiguous()
+
+
+def _batch_norm_kernel(module: Any, x: Tensor, g: Tensor, wanted: list[bool]) -> tuple[Tensor, dict[str, Tensor]]:
+    """An example's channels as channels of their own: the library's kernel then sums each in one pass."""
+    count, channels = x.shape[:2]
+    rows = (1, count * channels, *x.shape[2:])
+    own = [module.running_mean, module.running_var]
+    scaled = wanted[0] and module.weight is not None
+    table = torch.stack([*own, module.weight] if scaled else own)
+    mean, var, *weight = table.unsqueeze(1).expand(-1, count, -1).reshape(len(table), -1)
+    found = torch.ops.aten.native_batch_norm_backward.default(
+        g.view(rows), x.view(rows), weight[0] if scaled else None, mean, var, None, None, False, module.eps, wanted
+    )
+    each = (count, channels)
+    return found[0].view(x.shape) if wanted[0] else x, {"weight": found[1].view(each), "bias": found[2].view(each)}
+
+
+def _batch_norm_through(
+    module: Any, x: Tensor, g: Tensor, names: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    return _batch_norm_kernel(module, x, g.contiguous(), [True, True, True])
 
 
 def _pixels(t: Tensor) -> Tensor:
@@ -89,7 +111,9 @@ def _instance(module: Any, x: Tensor) -> Tensor:
     return F.batch_norm(x, mean.to(x.dtype), var.to(x.dtype), eps=module.eps)
 
 
-BATCH_NORM = Rule(gradients=_batch_norm_gradients, mixes=_statistics_of_the_batch)
+BATCH_NORM = Rule(
+    gradients=_batch_norm_gradients, mixes=_statistics_of_the_batch, through=_batch_norm_through, whole=_plain_on_cpu
+)
 for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
     register_rule(kind, BATCH_NORM)
 INSTANCE_NORM = _channel_rule(_instance)

@@ -32,6 +32,9 @@ class Rule:
             a linear layer on sequences); otherwise the layer's input is exactly one item per example.
         applies: `(module) -> bool`, where one class has variants that the algebra does not cover.
         mixes: `(module) -> str | None`, the reason why this module, as it is set, mixes examples.
+        through: `(module, x, g, names) -> (gradient at the input, as gradients)`, for kinds that give both in one pass
+            over memory; only for x that `whole` accepts.
+        whole: `(module, x) -> bool`.
         forward: `(module, tap, args, kwargs) -> output`, for kinds that are made of several uses; calls
             `tap(rule, x, output, {local name: (parameter, part)}, label)` for each and goes on with what it returns.
     """
@@ -42,6 +45,8 @@ class Rule:
     positions: bool = False
     applies: Callable[[Any], bool] = lambda module: True
     mixes: Callable[[Any], str | None] = lambda module: None
+    through: Callable[[Any, Tensor, Tensor, Sequence[str]], tuple[Tensor, dict[str, Tensor]]] | None = None
+    whole: Callable[[Any, Tensor], bool] = lambda module, x: True
     forward: Callable[..., object] | None = None
 
 
