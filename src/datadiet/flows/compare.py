@@ -326,7 +326,7 @@ def _task(
         until=plan.until,
         rows=None if subset is None else np.asarray(subset.indices),
         evaluate=(plan.split,),
-        keep_last=keep_last,
+        keep=(plan.until,) if keep_last else (),
         resume_every=plan.setup.resume_every,
         needs=functions_of(plan.recipe.model),
     )

@@ -82,7 +82,7 @@ def estimate(
         workers = 1 if name == "inline" else min(engine.workers, len(pending))
     state = 2 * network.state_bytes + 30 * len(data)
     disk = sum(
-        len(task.marks) * (state + 4 * len(data) * len(task.scores)) + (state if task.keep_last else 0)
+        len(task.marks) * (state + 4 * len(data) * len(task.scores)) + state * len({*task.keep} - {*task.marks})
         for _, task in pending
     )
     disk += workers * state  # resume points

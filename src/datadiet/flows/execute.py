@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
 from datadiet import engines
 from datadiet.data.dataset import Dataset
@@ -65,14 +66,19 @@ class Batch:
 
 
 def run_tasks(
-    tasks: Sequence[tuple[str, RunTask]], data: Dataset, setup: Setup, on_progress: OnProgress | None = None
-) -> Batch:
+    tasks: Sequence[tuple[str, Any]], data: Dataset, setup: Setup, on_progress: OnProgress | None = None,
+    job: Callable[..., RunResult] = execute, done: Callable[[Any, Dataset], bool] = is_done,
+) -> Batch:  # fmt: skip
     """Execute labelled tasks, all on one dataset.
 
     One that fails leaves the others alone; when all have ended, the failures are raised as one error. A task whose run
     another process holds is put off until the others are done, and then waited for.
+
+    Args:
+        tasks: (label, RunTask); or tasks of another kind with their `job` and `done`, which have `spec.name`, `until`,
+            `numerics`, `data` and `wait` as a RunTask has.
     """
-    pending = [(label, task) for label, task in tasks if not is_done(task, data)]
+    pending = [(label, task) for label, task in tasks if not done(task, data)]
     reused = len(tasks) - len(pending)
     if reused:
         nothing = "" if pending else ", nothing to train"
@@ -91,7 +97,7 @@ def run_tasks(
                 jobs = [
                     Job(
                         task.spec.name,
-                        execute,
+                        job,
                         {"task": replace(task, data=card, wait=waiting)},
                         label=label,
                         steps=task.until,

@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import Context
-from datadiet.errors import Diverged, Interrupted
+from datadiet.errors import DatadietError, Diverged, Interrupted
 from datadiet.flows.shared import dataset_of
 from datadiet.flows.tasks import (
+    Measure,
     RunResult,
     RunTask,
     columns,
@@ -32,16 +35,18 @@ from datadiet.flows.tasks import (
     folder_of,
     missing_evaluations,
     missing_marks,
+    missing_measures,
     split_of,
 )
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
 from datadiet.seeds import torch_seed
+from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer, pack, part, unpack
 from datadiet.training.evaluate import predict
-from datadiet.training.loop import Moment, train
+from datadiet.training.loop import Moment, Observer, train
 from datadiet.training.observers import Ticker, Trajectories
 from datadiet.training.schedule import learning_rate
 
@@ -91,6 +96,31 @@ def _execute(context: Context, task: RunTask) -> RunResult:
     return RunResult(task.spec.name, False, trained, taken, time.monotonic() - start)
 
 
+@dataclass
+class Seen:
+    """A run at a step, as a `Measure` gets it: it may use the network and must leave it as it was.
+
+    Args:
+        step: finished steps.
+        batches: unaugmented training rows.
+        order: which rows make up the batch of a step.
+        stream: (seed, purpose, run), for the measure's own random draws.
+    """
+
+    model: nn.Module
+    step: int
+    data: Dataset
+    batches: Batches
+    order: Order
+    numerics: Numerics
+    stream: tuple[int, str, int]
+    _work: _Work
+
+    def replay(self, observers: Sequence[Observer], steps: int) -> None:
+        """Train a copy of the run for some steps from here, as the run itself went on, and throw it away."""
+        self._work.replay(observers, steps)
+
+
 class _Work:
     """A run in the making: the network and what watches it."""
 
@@ -137,20 +167,35 @@ class _Work:
                 if entry.needs == "trajectory" and task.marks
             }
         )
+        if spec.parent is not None:
+            self._inherit(*spec.parent)
         self.forward: Any = torch.compile(self.model, dynamic=False) if task.numerics.compiled else None
         self.begun = True
 
+    def _inherit(self, parent: str, step: int) -> None:
+        """A child begins with its parent's weights and optimiser, and draws from its own streams."""
+        point = Store(self.task.store).run(parent).load_checkpoint(step)
+        if point is None:
+            raise DatadietError(
+                f"there is no checkpoint of the parent run {parent} at step {step}", where=self.context.label,
+                fix="train the parent to that step first",
+            )  # fmt: skip
+        tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(("model/", "optimizer/"))}
+        unpack({**tensors, "random/cpu": torch.get_rng_state()}, self.model, self.optimizer, where=parent)
+        self.moment.step = step
+
     def go(self) -> tuple[int, int]:
         missing = missing_marks(self.task, self.folder)
-        for mark in sorted(missing):
-            point = self.folder.load_checkpoint(mark)
-            if point is not None and self._serves(point, missing[mark]):
+        due = missing_measures(self.task, self.folder)
+        for step in sorted({*missing, *due}):
+            point = self.folder.load_checkpoint(step)
+            if point is not None and self._serves(point, missing.get(step, [])):
                 self._restore(point)
-                self._take(mark, missing.pop(mark))
+                self._take(step, missing.pop(step, []), due.pop(step, []))
         evaluations = missing_evaluations(self.task, self.folder, self.data)
-        last_kept = not self.task.keep_last or self.task.until in self.folder.steps()
-        if missing or evaluations or not last_kept:
-            self._train(missing, bool(evaluations) or not last_kept)
+        kept = {*self.task.keep} - {*self.folder.steps()}
+        if missing or due or kept or evaluations:
+            self._train(missing, due, kept, bool(evaluations))
             for split in evaluations:
                 self._evaluate(split)
         resume = self.folder.load_resume()
@@ -158,12 +203,15 @@ class _Work:
             self.folder.drop_resume()
         return self.trained, self.taken
 
-    def _train(self, missing: dict[int, list[str]], to_the_end: bool) -> None:
-        goal = self.task.until if to_the_end else max(missing)
-        self._start(min(missing, default=goal))
+    def _train(
+        self, missing: dict[int, list[str]], due: dict[int, list[Measure]], kept: set[int], to_the_end: bool
+    ) -> None:
+        stops = {*missing, *due, *kept}
+        goal = self.task.until if to_the_end else max(stops)
+        self._start(min(stops, default=goal))
         told = [Ticker(self._tell, every=max(1, goal // 2000))]
         rate = learning_rate(self.task.spec.recipe, len(self.data))
-        for stop in sorted({*missing, goal}):
+        for stop in sorted({*stops, goal}):
             while self.moment.step < stop:
                 until = time.monotonic() + self.task.resume_every
                 before = self.moment.step
@@ -187,10 +235,9 @@ class _Work:
                     self.folder.save_resume(self.moment.step, self._state(), self._meta)
                     if self.context.should_stop():
                         raise Interrupted(f"stopped at step {self.moment.step}", where=self.context.label)
-            if stop in missing or (stop == goal and self.task.keep_last):
+            if stop in stops:
                 self.folder.save_checkpoint(stop, self._state(), self._meta)
-            if stop in missing:
-                self._take(stop, missing[stop])
+                self._take(stop, missing.get(stop, []), due.get(stop, []))
         self._tell(goal)
 
     def _start(self, at_most: int) -> None:
@@ -231,10 +278,29 @@ class _Work:
     def _state(self) -> dict[str, torch.Tensor]:
         return pack(self.model, self.optimizer, {"trajectories": self.watch.state()})
 
-    def _take(self, step: int, names: Sequence[str]) -> None:
-        """Compute scores of the network as it is, and keep each as a shard."""
+    def _take(self, step: int, names: Sequence[str], measures: Sequence[Measure] = ()) -> None:
+        """Compute scores of the network as it is, and keep each as a shard; the measures' arrays as results."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             self._compute(step, names)  # a network that draws in eval mode must not move training's stream
+            for measure in measures:
+                seen = Seen(
+                    self.model, step, self.data, self.batches, self.order, self.task.numerics, self.task.spec.stream,
+                    self,
+                )  # fmt: skip
+                arrays = measure.take(seen)
+                self.folder.save_result(measure.key, step, arrays, {"numerics": self.task.numerics.to_json()})
+                self.taken += 1
+
+    def replay(self, observers: Sequence[Observer], steps: int) -> None:
+        model = deepcopy(self.model)
+        optimizer = make_optimizer(model, self.task.spec.recipe)
+        optimizer.load_state_dict(deepcopy(self.optimizer.state_dict()))
+        moment = Moment(model, optimizer, self.moment.step, self.moment.steps_per_epoch, self.moment.steps_per_pass)
+        train(
+            moment, moment.step + steps, batches=self.batches, order=self.order,
+            rate=learning_rate(self.task.spec.recipe, len(self.data)), task=classification, observers=observers,
+            autocast=self.task.numerics.autocast(),
+        )  # fmt: skip
 
     def _compute(self, step: int, names: Sequence[str]) -> None:
         found: dict[str, torch.Tensor] = {}

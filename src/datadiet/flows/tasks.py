@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,19 @@ from datadiet.store.runs import RunFolder
 from datadiet.training.recipe import RunSpec
 
 RESUME_EVERY = 60.0  # seconds of training between two resume points
+
+
+class Measure(Protocol):
+    """What is taken of a run's network at a step, beside scores: named arrays, kept with the run.
+
+    `key` names the result in the store and tells all that decides it. `take` gets the run as it is at that step, in a
+    job (`flows.jobs.Seen`); it is pickled with its task.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def take(self, seen: Any) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,8 @@ class RunTask:
         scores: names of the scores.
         rows: training rows of a subset; None for all.
         evaluate: splits whose accuracy is taken at `until`: "test", "validation".
-        keep_last: whether the last step's checkpoint is kept too.
+        keep: steps whose checkpoint is kept, besides the marks.
+        measures: (step, Measure) of what else is taken; each step keeps a checkpoint.
         wait: whether to wait for another process that works on this run, or to return at once.
         resume_every: seconds of training between two resume points.
         needs: functions of others that the run uses; a worker that unpickles them imports what registers them.
@@ -49,7 +63,8 @@ class RunTask:
     scores: tuple[str, ...] = ()
     rows: np.ndarray | None = None
     evaluate: tuple[str, ...] = ()
-    keep_last: bool = False
+    keep: tuple[int, ...] = ()
+    measures: tuple[tuple[int, Measure], ...] = ()
     wait: bool = False
     resume_every: float = RESUME_EVERY
     needs: tuple[Any, ...] = ()
@@ -110,9 +125,18 @@ def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
 def is_done(task: RunTask, data: Dataset) -> bool:
     """Whether everything the task asks for is in the store, whole."""
     folder = folder_of(task)
-    if missing_marks(task, folder) or missing_evaluations(task, folder, data):
+    if missing_marks(task, folder) or missing_evaluations(task, folder, data) or missing_measures(task, folder):
         return False
-    return not task.keep_last or task.until in folder.steps()
+    return set(task.keep) <= set(folder.steps())
+
+
+def missing_measures(task: RunTask, folder: RunFolder) -> dict[int, list[Measure]]:
+    """For each step the measures whose result is missing or damaged."""
+    out: dict[int, list[Measure]] = {}
+    for step, measure in task.measures:
+        if folder.load_result(measure.key, step) is None:
+            out.setdefault(step, []).append(measure)
+    return out
 
 
 def missing_evaluations(task: RunTask, folder: RunFolder, data: Dataset) -> list[str]:

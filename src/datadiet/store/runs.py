@@ -6,6 +6,7 @@
     <root>/<na>/<name>/resume.safetensors      the newest state of an unfinished run
     <root>/<na>/<name>/shards/<score>@<step>.safetensors
     <root>/<na>/<name>/evaluations/<what>@<step>.json
+    <root>/<na>/<name>/results/<what>@<step>.safetensors
 
 Every file appears whole or not at all and carries a checksum; one that does not match it is removed with a
 line in the log, and counts as not there. This room knows names, arrays and dicts; what they mean is others'
@@ -230,6 +231,18 @@ class RunFolder:
         """`(what, step)` of the evaluations that are there, sorted (by name; `load_evaluation` verifies)."""
         return sorted(_named(self.path / "evaluations", ".json"))
 
+    def save_result(
+        self, what: str, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep named arrays of any shape under a name and a step, such as a kernel or the losses along a path."""
+        own = {"run": self.name, "what": what, "step": step, "meta": dict(meta or {})}
+        self._save(self._result(what, step), arrays, own)
+
+    def load_result(self, what: str, step: int) -> dict[str, np.ndarray] | None:
+        """What `save_result` kept; None where there is nothing or it is damaged (which removes it)."""
+        found = self._load(self._result(what, step), {"run": self.name, "what": what, "step": step})
+        return None if found is None else found[0]
+
     def bytes(self) -> int:
         """Bytes of all files in the folder."""
         return _bytes(self.path)
@@ -247,6 +260,9 @@ class RunFolder:
 
     def _evaluation(self, what: str, step: int) -> Path:
         return self.path / "evaluations" / f"{quote(what, safe='')}@{_step(step)}.json"
+
+    def _result(self, what: str, step: int) -> Path:
+        return self.path / "results" / f"{quote(what, safe='')}@{_step(step)}.safetensors"
 
     def _save(self, file: Path, tensors: Mapping[str, Any], own: dict[str, Any]) -> None:
         self.prepare()
