@@ -111,11 +111,10 @@ def test_auroc_asks_whether_corrupted_labels_are_harder_also_where_lower_is_hard
     assert np.isnan(_table({("el2n", 5): values}, corrupted=np.zeros(N, bool)).auroc("el2n"))
 
 
-def test_difficulty_turns_a_score_so_that_higher_is_harder(monkeypatch):
-    from datadiet.scores import SCORES, Score
+def test_difficulty_turns_a_score_so_that_higher_is_harder():
+    from datadiet.scores import SCORES
 
-    monkeypatch.setattr(SCORES, "_entries", dict(SCORES._entries))
-    SCORES.register("confidence", Score("confidence", "logits", len, "lower", "made up"))
+    assert SCORES.get("confidence").harder == "lower"
     values = _values()
     table = _table({("confidence", 5): values, ("el2n", 5): values, ("never_learned", 5): values})
     np.testing.assert_array_equal(table.difficulty("confidence"), -table.mean("confidence"))

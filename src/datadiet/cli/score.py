@@ -7,9 +7,12 @@ from pathlib import Path
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.flows.estimate import estimate
+from datadiet.flows.lmc import spawned_tasks
+from datadiet.flows.sanity import Sanity
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.scores import SCORES, ScoreTable
 from datadiet.steps import describe
+from datadiet.store.files import read_json
 
 
 def command(
@@ -59,7 +62,12 @@ def command(
         if dry_run:
             cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
-            output.print_plan("datadiet score", [("scoring", cost)], notes, json)
+            costs = [("scoring", cost)]
+            children = spawned_tasks(plan.scores, plan.tasks, plan.marks, plan.data)
+            if children:
+                spawned = estimate(children, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
+                costs.append(("children", spawned))
+            output.print_plan("datadiet score", costs, notes, json)
             return
         table = execute_score(plan, folder, on_progress)
     if json:
@@ -114,6 +122,8 @@ def print_summary(table: ScoreTable) -> None:
 
 
 def _print(plan: ScorePlan, table: ScoreTable, folder: Path) -> None:
+    from rich.text import Text
+
     out = output.console()
     per, horizon = plan.recipe.steps_per_epoch(len(plan.data)), plan.recipe.horizon(len(plan.data))
     out.print(f"{plan.data!r}")
@@ -122,5 +132,7 @@ def _print(plan: ScorePlan, table: ScoreTable, folder: Path) -> None:
         f" of {describe(horizon, per)}"
     )
     print_summary(table)
+    for line in Sanity.from_json(read_json(folder / "sanity.json")).warnings:
+        out.print(Text(f"warning: {line}"))
     out.print(f"Scores in {folder / 'scores.parquet'}")
     out.print(f"Next: datadiet select {folder} --by {plan.scores[0]} --keep 0.5 -o half.safetensors")

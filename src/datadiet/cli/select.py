@@ -11,6 +11,7 @@ import typer
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
+from datadiet.flows.columns import SUFFIXES
 from datadiet.flows.compare import percent
 from datadiet.flows.reload import reload
 from datadiet.flows.select import save_subset, select
@@ -21,7 +22,12 @@ from datadiet.store.files import writable_folder, write_json
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="A folder that `datadiet score` wrote.", metavar="SCORES")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that `datadiet score` wrote, or values as .npy, .safetensors, .parquet.", metavar="SCORES"
+        ),
+    ],
     by: Annotated[str | None, typer.Option("--by", help="The score to rank by.")] = None,
     keep: Annotated[
         list[float] | None, typer.Option("--keep", help="The part kept, in (0, 1]; with --tune repeatable.")
@@ -72,8 +78,11 @@ def command(
         raise DatadietError("a window without an offset", where="--offset", fix="say --offset 0.4, or --tune")
     tuned: Tuned | None = None
     with output.progress(quiet=json) as on_progress:
-        table = load_table(folder)
-        if tune:
+        plain = folder.suffix.lower() in SUFFIXES
+        if plain and tune:
+            raise DatadietError("plain values cannot be tuned", where=folder, fix="tune on a folder of datadiet score")
+        table = None if plain else load_table(folder)
+        if tune and table is not None:
             if by is None:
                 raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
             target = out or folder / f"tuned-{by}.safetensors"
@@ -96,8 +105,11 @@ def command(
             subset = tuned.subset
             write_json(target.with_suffix(".json"), tuned.to_json())
         else:
-            subset = select(table, by, keeps[0], policy, at=at, balanced=balanced, seed=seed, **options)
-            target = out or folder / f"{by or policy}-{policy}-{percent(keeps[0]).rstrip('%')}.safetensors"
+            subset = select(
+                folder if table is None else table, by, keeps[0], policy, at=at, balanced=balanced, seed=seed, **options
+            )
+            name = f"{by or policy}-{policy}-{percent(keeps[0]).rstrip('%')}.safetensors"
+            target = out or (folder.parent if plain else folder) / name
             _check_target(target)
         save_subset(subset, target)
     if json:
@@ -112,10 +124,10 @@ def command(
         return
     if tuned is not None:
         _print_tuned(tuned)
-    print_subset(subset, table.classes)
+    print_subset(subset, () if table is None else table.classes)
     console = output.console()
     console.print(f"Subset in {target}")
-    if tuned is None:
+    if tuned is None and table is not None:
         words = shlex.join([*o.again(table.provenance, store), "--subset", str(target)])
         console.print(f"Next: datadiet compare {words}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from datadiet.cli import options as o
 from datadiet.cli import output
@@ -13,6 +14,7 @@ from datadiet.cli.score import print_summary, summary
 from datadiet.cli.select import describe, print_subset
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import Comparison, Row
+from datadiet.flows.sanity import Sanity
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
 from datadiet.store import Store
@@ -61,12 +63,15 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
     order = values.argsort(kind="stable")
     order = order[values[order] == values[order]]  # undefined scores rank nowhere
     ends = {"easiest": order[:top].tolist(), "hardest": order[::-1][:top].tolist()}
+    file = path / "sanity.json"
+    page = Sanity.from_json(read_json(file)) if file.exists() else None  # scorings of older versions have none
     if json:
         output.print_json(
             {
                 "what": "scores",
                 "provenance": dict(table.provenance),
                 "summary": summary(table),
+                "sanity": None if page is None else page.to_json(),
                 "by": name,
                 **ends,
             }
@@ -83,6 +88,8 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
             identity = f"  {table.ids[row]}" if table.ids is not None else ""
             flag = "  corrupted" if table.corrupted is not None and table.corrupted[row] else ""
             out.print(f"  row {row:>7}  {label:<12}  {table.mean(name)[row]:.4f}{identity}{flag}")
+    if page is not None:
+        out.print(Text(page.text()))
 
 
 def _comparison(path: Path, json: bool) -> None:

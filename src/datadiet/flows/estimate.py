@@ -80,7 +80,7 @@ def estimate(
     name = engine_for(setup, pending)
     with make(name, setup.workers, numerics.threads) as engine:
         workers = 1 if name == "inline" else min(engine.workers, len(pending))
-    state = 2 * network.state_bytes + 30 * len(data)
+    state = 2 * network.state_bytes + 120 * len(data)
     disk = sum(
         len(task.marks) * (state + 4 * len(data) * len(task.scores)) + state * len({*task.keep} - {*task.marks})
         for _, task in pending
@@ -135,4 +135,4 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
 def _latest(task: RunTask) -> int:
     """The step from which a run would go on."""
     steps = [step for step in folder_of(task).steps() if step <= task.until]
-    return max(steps, default=0)
+    return max(steps, default=task.spec.parent[1] if task.spec.parent else 0)

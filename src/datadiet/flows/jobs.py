@@ -55,12 +55,12 @@ log = logging.getLogger(__name__)
 
 def execute(context: Context, task: RunTask) -> RunResult:
     """Do what is missing of a task; the function of every job."""
-    with _as_before():
+    with as_before():
         return _execute(context, task)
 
 
 @contextmanager
-def _as_before() -> Iterator[None]:
+def as_before() -> Iterator[None]:
     """Threads, random state and precision as they were, afterwards: the process may be the user's own."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn
@@ -315,6 +315,8 @@ class _Work:
                 if logits is None:
                     logits = self._logits(self.batches)
                 found[name] = entry.compute(logits, labels)
+            elif entry.needs == "run":
+                found[name] = entry.compute(len(self.data), self.task.spec.stream, step)
             else:
                 found[name] = self._finite(
                     _by_model(entry.compute, self.model, self.batches, self.task.numerics), f"values of {name}"

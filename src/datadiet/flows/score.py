@@ -14,7 +14,8 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.execute import OnProgress, run_tasks
+from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
+from datadiet.flows.lmc import spawned_scores, take_spawned
 from datadiet.flows.plan import (
     Network,
     Setup,
@@ -27,6 +28,7 @@ from datadiet.flows.plan import (
     marks_for,
     recipe_for,
 )
+from datadiet.flows.sanity import sanity
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, columns, defined_at, folder_of, functions_of
 from datadiet.numerics import Numerics
@@ -92,6 +94,8 @@ def plan_score(
         at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
     marks = marks_for(chosen, data, [at] if isinstance(at, (str, int)) else at)
     names = check_scores(list(scores) if scores is not None else list(defaults.scores), marks)  # type: ignore[union-attr]
+    if "input_norm" in names and data.kind == "tokens":
+        raise DatadietError("token inputs have no norm", where="--score", fix="leave input_norm out")
     network = inspect(chosen, data)
     numerics = environment(chosen, data, network, setup)
     card = DataCard.of(data)
@@ -114,7 +118,8 @@ def plan_score(
             numerics,
             until=max(marks),
             marks=tuple(marks),
-            scores=tuple(names),
+            scores=tuple(name for name in names if name not in spawned_scores(names)),
+            keep=tuple(marks) if spawned_scores(names) else (),
             resume_every=setup.resume_every,
             needs=functions_of(chosen.model, names),
         )
@@ -186,7 +191,10 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     store = Store(plan.setup.store)
     writable_folder(store.root)
     check_code(plan.recipe, plan.network, store)
-    run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
+    with kept_engines():
+        run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
+        for name in spawned_scores(plan.scores):
+            take_spawned(name, plan.tasks, plan.marks, plan.data, plan.setup, on_progress)
     table = _from_store(plan)
     if folder is not None:
         with FolderLock(folder):  # another process may have added to the folder in the meantime
@@ -320,5 +328,6 @@ def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str
         whole = load_table(folder)
         object.__setattr__(whole, "ids", data.train.ids)
     whole.to_parquet(folder / "scores.parquet")
+    write_json(folder / "sanity.json", sanity(whole, data).to_json())
     write_json(folder / "manifest.json", manifest, schema=SCHEMA)
     object.__setattr__(table, "path", folder)

@@ -11,6 +11,7 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset, Fingerprint
 from datadiet.errors import DatadietError
+from datadiet.flows.columns import SUFFIXES, column
 from datadiet.flows.plan import check_seed
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.selection import Subset
@@ -33,7 +34,8 @@ def select(
     """A subset by scores.
 
     Args:
-        scores: a ScoreTable, a folder that `datadiet score` wrote, or (N,) values where higher is harder.
+        scores: a ScoreTable, a folder that `datadiet score` wrote, or (N,) values where higher is harder: an array, or
+            an .npy, .safetensors or .parquet file, whose column `by` names.
         by: the score's name; not needed for plain values, nor for the policy "random".
         keep: the part kept, in (0, 1].
         policy: "hardest", "easiest", "window", "random", … (`datadiet.selection.POLICIES`).
@@ -48,7 +50,10 @@ def select(
     """
     check_seed(seed)
     if isinstance(scores, (str, Path)):
-        scores = load_table(scores)
+        if Path(scores).suffix.lower() in SUFFIXES:
+            scores = column(scores, by)
+        else:
+            scores = load_table(scores)
     if not isinstance(scores, ScoreTable):
         return select_rows(scores, keep, policy, labels=labels, balanced=balanced, seed=seed, **options)
     table = scores

@@ -1,0 +1,109 @@
+"""Do batches agree on where to go? The cosine of batch gradients to their mean, and their norms (Lottery Tickets, C).
+
+n orthogonal gradients of one length have a cosine of 1/√n to their mean: that floor belongs beside every value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datadiet.errors import DatadietError
+from datadiet.task import Task, classification
+from datadiet.training.loop import Moment, Observer
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """How n batch gradients agree.
+
+    Args:
+        cosines: (n,) of each gradient to the mean of all.
+        norms: (n,) of the gradients.
+    """
+
+    cosines: Tensor
+    norms: Tensor
+
+    @property
+    def mean(self) -> float:
+        return float(self.cosines.mean())
+
+    @property
+    def floor(self) -> float:
+        """What orthogonal gradients of one length would give."""
+        return 1 / math.sqrt(len(self.cosines))
+
+
+def coherence(gradients: Tensor) -> Coherence:
+    """Cosines of the rows of (n, W) to their mean, and their norms. A zero gradient has the cosine 0."""
+    if gradients.dim() != 2 or not len(gradients):
+        raise DatadietError(f"gradients of shape {tuple(gradients.shape)}", where="gradients", fix="give (n, W)")
+    mean = gradients.mean(0)
+    norms = gradients.norm(dim=1)
+    size = (norms * mean.norm()).clamp_min(torch.finfo(gradients.dtype).tiny)
+    return Coherence(((gradients @ mean) / size).double(), norms.double())
+
+
+def batch_gradients(
+    model: nn.Module, batches: Iterable[tuple[Any, Tensor]], *, training: bool = True, task: Task = classification
+) -> Tensor:
+    """(n, W) gradients of each batch's mean loss with respect to all trainable weights, in float32 or better.
+
+    Args:
+        training: in training mode, as a step would see them (batch norm uses the batch's statistics); buffers and
+            modes are put back. False: in eval mode.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    modes = [(m, m.training) for m in model.modules()]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    rows = []
+    try:
+        model.train(training)
+        with torch.enable_grad():
+            for inputs, labels in batches:
+                logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+                loss = task.loss(logits.float() if logits.dtype.itemsize < 4 else logits, labels).mean()
+                found = torch.autograd.grad(loss, weights, allow_unused=True)
+                rows.append(torch.cat([_flat(g, p) for g, p in zip(found, weights, strict=True)]))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    if not rows:
+        raise DatadietError("no batch to take a gradient of", where="batches", fix="give at least one")
+    return torch.stack(rows)
+
+
+def _flat(gradient: Tensor | None, weight: Tensor) -> Tensor:
+    return torch.zeros(weight.numel(), device=weight.device) if gradient is None else gradient.detach().reshape(-1)
+
+
+class GradientNorms(Observer):
+    """The norm of every training step's batch gradient, in order."""
+
+    name = "gradient_norms"
+
+    def __init__(self) -> None:
+        self.norms: list[Tensor] = []
+
+    def on_backward(self, moment: Moment) -> None:
+        grads = [p.grad for p in moment.model.parameters() if p.grad is not None]
+        self.norms.append(torch.stack(torch._foreach_norm(grads)).norm().detach())
+
+    def result(self) -> Tensor:
+        """(steps,) float64."""
+        return torch.stack(self.norms).double().cpu() if self.norms else torch.zeros(0, dtype=torch.float64)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"norms": self.result()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.norms = list(state["norms"])

@@ -1,0 +1,200 @@
+"""Linear mode connectivity: what happens on the straight line between two networks (Data Diet, eq. 5 and 6).
+
+On w_α = α·w + (1−α)·w′ the error R(w_α) is compared with what the line between the ends would give,
+
+    error barrier   sup_α  R(w_α) − α·R(w) − (1−α)·R(w′)
+    loss barrier    L(w_½) − (L(w) + L(w′)) / 2, for each example or averaged
+
+both in eval mode, on examples without augmentation and with their original labels. All float buffers are interpolated
+as the weights are (batch norm's statistics: the papers' way), or estimated anew on training examples. Two networks are
+connected where the barrier is below 2 %: 2 points of error, or 0.02 of loss.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datadiet.errors import DatadietError
+from datadiet.task import Task, classification
+from datadiet.training.evaluate import evaluation
+
+CONNECTED = 0.02
+STATISTICS = ("interpolated", "re-estimated")
+
+
+@dataclass(frozen=True)
+class Path:
+    """Losses and errors along the line between two networks, for each example.
+
+    Args:
+        alphas: (A,) ascending, 0 first and 1 last; w_α = α·w + (1−α)·w′.
+        loss: (A, N).
+        wrong: (A, N) bool.
+    """
+
+    alphas: np.ndarray
+    loss: np.ndarray
+    wrong: np.ndarray
+
+    def error_barrier(self, rows: Any = None) -> float:
+        """The largest error above the line between the ends, as a fraction; on all examples or on some."""
+        return float(above_line(self.alphas, self._on(self.wrong, rows).mean(1)).max())
+
+    def loss_barrier(self, rows: Any = None) -> float:
+        """The mean loss at the midpoint above that of the ends."""
+        return float(np.mean(self.per_example() if rows is None else self.per_example()[rows]))
+
+    def per_example(self) -> np.ndarray:
+        """(N,) loss at the midpoint above the mean of the ends."""
+        at = np.flatnonzero(np.isclose(self.alphas, 0.5))
+        if not len(at):
+            raise DatadietError("the midpoint is not among the alphas", where="alphas", fix="add 0.5")
+        loss = self.loss.astype(np.float64)
+        return loss[at[0]] - (loss[0] + loss[-1]) / 2
+
+    @staticmethod
+    def _on(values: np.ndarray, rows: Any) -> np.ndarray:
+        return values if rows is None else values[:, rows]
+
+
+def above_line(alphas: Any, values: Any) -> np.ndarray:
+    """(A, …) values along a path minus the straight line between the first and the last of them."""
+    alphas, values = np.asarray(alphas, np.float64), np.asarray(values, np.float64)
+    share = alphas.reshape(-1, *(1,) * (values.ndim - 1))
+    out = values - (share * values[-1] + (1 - share) * values[0])
+    out[0] = out[-1] = 0.0
+    return out
+
+
+def check_alphas(alphas: Sequence[float]) -> list[float]:
+    """The alphas with both ends, ascending."""
+    inner = sorted({float(a) for a in alphas})
+    if not inner or not all(0 <= a <= 1 for a in inner):
+        raise DatadietError(f"alphas {list(alphas)}", where="alphas", fix="numbers from 0 to 1, such as 0.5")
+    return sorted({0.0, 1.0, *inner})
+
+
+def interpolated(first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """alpha·first + (1−alpha)·second of two state dicts; what is no float (step counters) is the first's."""
+    check_alike(first, second)
+    out = {}
+    for name, a in first.items():
+        b = second[name]
+        # By the difference, so that a network and itself give that network to the bit.
+        out[name] = b + alpha * (a - b) if a.is_floating_point() else a
+    return out
+
+
+def check_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    """Refuse the states of two different networks."""
+    shapes = [{n: tuple(t.shape) for n, t in state.items()} for state in (first, second)]
+    if shapes[0] != shapes[1]:
+        names = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
+        raise DatadietError(
+            f"two different networks: they differ in {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",
+            where="connectivity", fix="interpolate networks of one architecture",
+        )  # fmt: skip
+
+
+def linear_path(
+    first: nn.Module, second: nn.Module, inputs: Tensor, labels: Tensor, alphas: Sequence[float] = (0.5,), *,
+    statistics: str = "interpolated", estimate_on: Iterable[Tensor] | None = None, batch: int = 512,
+    task: Task = classification,
+) -> Path:  # fmt: skip
+    """Losses and errors along the line between two networks of one architecture.
+
+    Args:
+        inputs, labels: (N, …) and (N,), without augmentation, original labels.
+        alphas: points beside the two ends; 1 is `first`.
+        statistics: batch norm's, at points between the ends: "interpolated" or "re-estimated" on `estimate_on`,
+            batches of training inputs.
+        batch: examples a forward pass.
+    """
+    if statistics not in STATISTICS:
+        raise DatadietError(f"statistics {statistics!r}", where="statistics", fix=f"one of {', '.join(STATISTICS)}")
+    if statistics == "re-estimated" and estimate_on is None:
+        raise DatadietError("no batches to estimate statistics on", where="estimate_on", fix="give training inputs")
+    points = check_alphas(alphas)
+    model = deepcopy(first)
+    training = None if statistics == "interpolated" else list(estimate_on or ())
+
+    def logits() -> Tensor:
+        parts = [model(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]
+        return torch.cat(parts).float() if parts else torch.zeros(0)
+
+    found = list(
+        along(model, first.state_dict(), second.state_dict(), points, logits, labels, training=training, task=task)
+    )
+    return Path(np.asarray(points), np.stack([loss for loss, _ in found]), np.stack([wrong for _, wrong in found]))
+
+
+def along(
+    model: nn.Module, first: Mapping[str, Tensor], second: Mapping[str, Tensor], alphas: Sequence[float],
+    logits: Callable[[], Tensor], labels: Tensor, *, training: Iterable[Any] | None = None, task: Task = classification,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+    """(loss, wrong), (N,) each, at every alpha; `model` ends up as the last of them.
+
+    Args:
+        logits: runs `model` over the examples.
+        training: batches on which statistics between the ends are estimated; None: they are interpolated.
+    """
+    for alpha in alphas:
+        model.load_state_dict(interpolated(first, second, alpha))
+        if training is not None and 0 < alpha < 1:
+            reestimate(model, training)
+        with evaluation(model):
+            found = logits()
+            loss, correct = task.loss(found, labels), task.correct(found, labels)
+        yield loss.cpu().numpy().astype(np.float32), ~correct.cpu().numpy()
+
+
+@contextmanager
+def _averaging(norms: Sequence[Any]) -> Iterator[None]:
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over the batches
+            norm.training = True
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum, norm.training = momentum, False
+
+
+def reestimate(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Batch norm's running statistics as the plain mean over training batches; everything else in eval mode."""
+    model.eval()
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kind) and m.track_running_stats]
+    if not norms:
+        return
+    with torch.no_grad(), _averaging(norms):
+        for inputs in batches:
+            model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+
+def pairs(count: int) -> list[tuple[int, int]]:
+    """All pairs of children."""
+    return list(itertools.combinations(range(count), 2))
+
+
+def onset(steps: Sequence[int], barriers: Sequence[float], threshold: float = CONNECTED) -> int | None:
+    """The first spawn step from which on the barrier stays below the threshold; None where it never does."""
+    if len(steps) != len(barriers) or list(steps) != sorted(set(steps)):
+        raise DatadietError("spawn steps must ascend, with one barrier each", where="onset")
+    found = None
+    for step, barrier in zip(reversed(steps), reversed(barriers), strict=True):
+        if not barrier < threshold:
+            break
+        found = step
+    return found

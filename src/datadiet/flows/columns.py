@@ -1,0 +1,92 @@
+"""A column of scores from a file of someone else's: memory-mapped where the format allows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datadiet.errors import DatadietError, unknown
+
+SUFFIXES = (".npy", ".safetensors", ".parquet")
+_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+_TYPES |= {"U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}
+_ROWS = 1 << 17  # of a Parquet column, decoded together
+
+
+def column(path: str | Path, name: str | None = None) -> np.ndarray:
+    """(N,) real numbers from an .npy or .safetensors file (mapped, not read) or a Parquet column (read once).
+
+    Args:
+        path: the file.
+        name: of the array or column; not needed where the file has one only.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise DatadietError("no such file", where=file)
+    try:
+        kind = file.suffix.lower()
+        values = _npy(file) if kind == ".npy" else (_safetensors if kind == ".safetensors" else _parquet)(file, name)
+    except (ValueError, OSError, KeyError, EOFError) as error:
+        raise DatadietError(f"cannot be read as a column of scores: {error}", where=file) from None
+    if values.ndim != 1 or values.dtype.kind not in "fiu":
+        raise DatadietError(
+            f"the scores have shape {values.shape} and type {values.dtype}",
+            where=file,
+            fix="one real number an example is needed, shape (N,)",
+        )
+    return values
+
+
+def _npy(file: Path) -> np.ndarray:
+    found: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _safetensors(file: Path, name: str | None) -> np.ndarray:
+    with open(file, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > file.stat().st_size:
+            raise ValueError("it is truncated, or no safetensors file")
+        entries: dict[str, Any] = json.loads(stream.read(length))
+    entries.pop("__metadata__", None)
+    if 8 + length + max((e["data_offsets"][1] for e in entries.values()), default=0) > file.stat().st_size:
+        raise ValueError("it is truncated")
+    entry = entries[_one(file, name, list(entries))]
+    if entry["dtype"] not in _TYPES:
+        raise ValueError(f"its type is {entry['dtype']}")
+    begin = 8 + length + entry["data_offsets"][0]
+    return np.memmap(file, _TYPES[entry["dtype"]], mode="r", offset=begin, shape=tuple(entry["shape"]))
+
+
+def _parquet(file: Path, name: str | None) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file, memory_map=True, pre_buffer=False) as stored:
+            chosen = _one(file, name, stored.schema_arrow.names)
+            values = np.empty(stored.metadata.num_rows, stored.schema_arrow.field(chosen).type.to_pandas_dtype())
+            filled = 0
+            for batch in stored.iter_batches(_ROWS, columns=[chosen], use_threads=False):
+                part = batch.column(0)
+                if part.null_count:
+                    raise ValueError(f"column {chosen!r} has empty cells, the first after row {filled}")
+                values[filled : filled + len(part)] = part.to_numpy(zero_copy_only=False)
+                filled += len(part)
+        pa.default_memory_pool().release_unused()
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise ValueError(str(error)) from None
+    return values
+
+
+def _one(file: Path, name: str | None, there: list[str]) -> str:
+    if name is None and len(there) == 1:
+        return there[0]
+    if name is None:
+        raise DatadietError("which of its columns?", where=file, fix=f"--by one of {', '.join(there)}")
+    if name not in there:
+        raise unknown("column", name, there, where=file)
+    return name

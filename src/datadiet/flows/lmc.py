@@ -1,0 +1,71 @@
+"""Scores that come from spawned children: the LMC score (Lottery Tickets, D.1).
+
+From every scoring run three children are spawned at each step where the score is taken, and trained to the end of the
+schedule; an example's score in that run is the mean of its three barriers. The paper averages two such runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from datadiet.data.dataset import Dataset
+from datadiet.dynamics.connectivity import pairs
+from datadiet.flows.execute import OnProgress
+from datadiet.flows.plan import Setup
+from datadiet.flows.spawning import RESULT, families, grow
+from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.scores import SCORES
+
+CHILDREN = 3
+
+
+def spawned_scores(names: Sequence[str]) -> list[str]:
+    """Those among the scores that need children."""
+    return [name for name in names if SCORES.get(name).needs == "children"]
+
+
+def spawned_tasks(
+    names: Sequence[str], tasks: Sequence[tuple[str, RunTask]], marks: Sequence[int], data: Dataset
+) -> list[tuple[str, RunTask]]:
+    """The children's tasks that such scores would need, for an estimate of their cost."""
+    missing = [
+        mark for mark in marks for name in spawned_scores(names)
+        if not all(folder_of(task).has_shard(name, mark) for _, task in tasks)
+    ]  # fmt: skip
+    if not missing:
+        return []
+    end = tasks[0][1].spec.recipe.horizon(len(data))
+    return families(
+        tasks, data, missing, children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False
+    ).children
+
+
+def take_spawned(
+    name: str, tasks: Sequence[tuple[str, RunTask]], marks: Sequence[int], data: Dataset, setup: Setup,
+    on_progress: OnProgress | None = None,
+) -> None:  # fmt: skip
+    """Make the shards of such a score, where they are missing, from children of each task's run."""
+    missing = {
+        mark: [(label, task) for label, task in tasks if not folder_of(task).has_shard(name, mark)] for mark in marks
+    }
+    for mark, parents in missing.items():
+        if not parents:
+            continue
+        end = parents[0][1].spec.recipe.horizon(len(data))
+        planned = families(
+            parents, data, [mark], children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False
+        )
+        grow(planned, data, setup, on_progress)
+        for number, (_, parent) in enumerate(parents):
+            path = planned.paths[number, mark][1]
+            found = path.folder.load_result(RESULT, end)
+            assert found is not None, "a finished job left no result"
+            values = SCORES.get(name).compute(
+                torch.from_numpy(found["loss"]), torch.from_numpy(found["between"][:, 0]), pairs(CHILDREN)
+            )
+            folder = folder_of(parent)
+            meta = {"fingerprint": str(data.train.fingerprint), "numerics": parent.numerics.to_json()}
+            with folder.lock():
+                folder.save_shard(name, mark, values.numpy(), meta)

@@ -1,0 +1,67 @@
+"""Coherence against a naive computation; observers leave training as it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from datadiet.dynamics.coherence import GradientNorms, batch_gradients, coherence
+from datadiet.errors import DatadietError
+from datadiet.training.loop import Moment
+
+
+def test_orthogonal_gradients_lie_at_the_floor_and_equal_ones_at_one() -> None:
+    found = coherence(3 * torch.eye(16))
+    assert found.floor == 0.25
+    assert torch.allclose(found.cosines, torch.full((16,), 0.25, dtype=torch.float64))
+    same = coherence(torch.ones(4, 7) * torch.tensor([[1.0], [2], [3], [4]]))
+    assert torch.allclose(same.cosines, torch.ones(4, dtype=torch.float64))
+    assert torch.allclose(same.norms, math.sqrt(7) * torch.tensor([1.0, 2, 3, 4], dtype=torch.float64))
+    assert coherence(torch.tensor([[1.0, 0], [0, 0]])).cosines.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_are_those_of_the_mean_loss_and_nothing_is_left_behind(training: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    net[0].bias.requires_grad_(False)
+    net.eval()
+    batches = [(torch.randn(4, 5), torch.randint(0, 3, (4,))) for _ in range(3)]
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    found = batch_gradients(net, batches, training=training)
+    assert not net.training
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    for row, (x, y) in zip(found, batches, strict=True):
+        net.train(training)
+        net.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        wanted = torch.cat([p.grad.reshape(-1) for p in net.parameters() if p.requires_grad])
+        assert torch.allclose(row, wanted, atol=1e-6)
+
+
+def test_norms_of_steps_are_those_of_the_whole_gradient() -> None:
+    net = nn.Linear(3, 2)
+    observer = GradientNorms()
+    moment = Moment(net, torch.optim.SGD(net.parameters(), 0.1), 0, 1, 1)
+    wanted = []
+    for scale in (1.0, 5.0):
+        net.zero_grad()
+        (scale * net(torch.ones(4, 3))).square().mean().backward()
+        observer.on_backward(moment)
+        wanted.append(torch.cat([net.weight.grad.flatten(), net.bias.grad]).norm())
+    assert torch.allclose(observer.result(), torch.stack(wanted).double())
+    again = GradientNorms()
+    again.load(observer.state())
+    assert torch.equal(again.result(), observer.result())
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(DatadietError, match="no batch"):
+        batch_gradients(nn.Linear(2, 2), [])
+    with pytest.raises(DatadietError, match="shape"):
+        coherence(torch.zeros(3))

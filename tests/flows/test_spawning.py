@@ -1,0 +1,193 @@
+"""Children, kept checkpoints, measures and the barriers between networks, as jobs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_flows import PER_EPOCH, RECIPE, setup, tiny
+
+import datadiet as dd
+from datadiet import models
+from datadiet.data.batches import Batches
+from datadiet.dynamics.connectivity import linear_path
+from datadiet.errors import DatadietError
+from datadiet.flows.connectivity import connectivity, plan_connectivity
+from datadiet.flows.execute import run_tasks
+from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
+from datadiet.flows.score import plan_score
+from datadiet.flows.spawning import child_task
+from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.training.checkpoint import load_weights
+
+END = 4 * PER_EPOCH
+
+
+def parents(store: Path, runs: int = 1, data: Any = None) -> list[tuple[str, RunTask]]:
+    plan = plan_score(data or tiny(), scores=["el2n"], runs=runs, at=["1ep"], recipe=RECIPE, setup=setup(store))
+    return [(label, replace(task, marks=(), scores=())) for label, task in plan.tasks]
+
+
+def state(task: RunTask, step: int) -> dict[str, torch.Tensor]:
+    point = folder_of(task).load_checkpoint(step)
+    assert point is not None
+    return point.tensors
+
+
+def test_a_child_has_its_parents_weights_and_momentum_and_other_streams(tmp_path: Path) -> None:
+    data = tiny()
+    ((label, parent),) = parents(tmp_path)
+    parent = replace(parent, keep=(PER_EPOCH, END), until=END)
+    run_tasks([(label, parent)], data, setup(tmp_path))
+    children = [replace(child_task(parent, PER_EPOCH, n, END), keep=(PER_EPOCH, END)) for n in range(2)]
+    run_tasks([(f"child {n}", c) for n, c in enumerate(children)], data, setup(tmp_path))
+    start = state(parent, PER_EPOCH)
+    for child in children:
+        own = state(child, PER_EPOCH)
+        same = [name for name in start if name.startswith(("model/", "optimizer/"))]
+        assert any("momentum" in name for name in same)
+        assert all(torch.equal(own[name], start[name]) for name in same)
+    ends = [state(task, END) for task in (parent, *children)]
+    for a, b in itertools.combinations(ends, 2):
+        assert any(not torch.equal(a[n], b[n]) for n in a if n.startswith("model/"))
+
+
+def test_a_child_spawned_at_the_end_is_its_parent(tmp_path: Path) -> None:
+    found = connectivity(tiny(), at=["0", "4ep"], recipe=RECIPE, children=3, runs=1, setup=setup(tmp_path))
+    assert found.error_barriers().shape == (1, 2)
+    assert found.error_barriers()[0, 1] == 0.0
+    assert found.loss_barriers()[0, 1] == 0.0
+    assert not found.per_example(END).any()
+    assert np.abs(found.per_example(0)).max() > 0
+    assert found.onset(kind="loss") is not None
+    assert "step" in str(found) or "none" in str(found)
+
+
+def test_barriers_are_those_of_the_networks_by_hand(tmp_path: Path) -> None:
+    """Against networks rebuilt from the checkpoints, on original labels."""
+    data = tiny().with_noise("permute", 0.3, seed=1)
+    plan = plan_connectivity(
+        data, at=["1ep"], recipe=RECIPE, children=3, alphas=[0.25, 0.5], parent_counts=False, setup=setup(tmp_path)
+    )
+    found = connectivity(
+        data, at=["1ep"], recipe=RECIPE, children=3, alphas=[0.25, 0.5], parent_counts=False, setup=setup(tmp_path)
+    )
+    batches = Batches(data.train, data)
+    inputs = batches.inputs(torch.arange(len(data)))
+    labels = torch.from_numpy(np.asarray(data.original_labels))
+    nets = []
+    for _, task in plan.families.children:
+        net = models.build("mlp", data.input_shape, 3, seed=0, hidden=[16])
+        load_weights(net, state(task, END))
+        nets.append(net.eval())
+    for path, (a, b) in zip(found.paths[0, PER_EPOCH], itertools.combinations(nets, 2), strict=True):
+        wanted = linear_path(a, b, inputs, labels, [0.25, 0.5])
+        assert np.allclose(path.loss, wanted.loss, atol=1e-5)
+        assert np.array_equal(path.wrong, wanted.wrong)
+        assert path.error_barrier([1, 5, 7]) == pytest.approx(wanted.error_barrier([1, 5, 7]))
+    noisy = linear_path(nets[0], nets[1], inputs, torch.from_numpy(np.asarray(data.labels)), [0.25, 0.5])
+    assert not np.allclose(found.paths[0, PER_EPOCH][0].loss, noisy.loss, atol=1e-3)
+
+
+def test_the_lmc_score_is_the_mean_barrier_of_three_children_of_each_run(tmp_path: Path) -> None:
+    data = tiny()
+    table = dd.score(
+        data, scores=["el2n", "lmc"], runs=2, at=["1ep", "2ep"], recipe=RECIPE, out=tmp_path / "out",
+        setup=setup(tmp_path / "store"),
+    )  # fmt: skip
+    found = connectivity(
+        data, at=["1ep", "2ep"], recipe=RECIPE, children=3, runs=2, parent_counts=False, setup=setup(tmp_path / "store")
+    )
+    for step in (PER_EPOCH, 2 * PER_EPOCH):
+        assert np.allclose(table.mean("lmc", at=step), found.per_example(step), atol=1e-6)
+        assert np.allclose(
+            table.values("lmc", at=step)[1],
+            np.mean([p.per_example() for p in found.paths[1, step]], axis=0), atol=1e-6,
+        )  # fmt: skip
+    assert dd.load_table(tmp_path / "out").mean("lmc", at=PER_EPOCH).shape == (len(data),)
+
+
+def test_what_is_there_is_not_trained_again_and_engines_agree(tmp_path: Path) -> None:
+    inline = connectivity(tiny(), at=["0", "1ep"], recipe=RECIPE, runs=2, setup=setup(tmp_path / "a"))
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.safetensors")}
+    again = connectivity(tiny(), at=["0", "1ep"], recipe=RECIPE, runs=2, setup=setup(tmp_path / "a"))
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.safetensors")} == files
+    assert np.array_equal(inline.loss_barriers(), again.loss_barriers())
+    other = connectivity(
+        tiny(), at=["0", "1ep"], recipe=RECIPE, runs=2, setup=setup(tmp_path / "b", engine="processes", workers=2)
+    )
+    assert np.array_equal(inline.loss_barriers(), other.loss_barriers())
+    assert np.array_equal(inline.per_example(0), other.per_example(0))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Takes the network's weights, and disturbs torch's random stream."""
+
+    key: str = "weights"
+
+    def take(self, seen: Any) -> dict[str, np.ndarray]:
+        torch.rand(10)
+        return {name: p.detach().numpy().copy() for name, p in seen.model.named_parameters()}
+
+
+def test_measures_are_of_their_step_and_change_nothing(tmp_path: Path) -> None:
+    data = tiny()
+    ((label, task),) = parents(tmp_path / "plain")
+    plain = replace(task, keep=(3, END), until=END)
+    run_tasks([(label, plain)], data, setup(tmp_path / "plain"))
+    rows = np.arange(40)
+    measures = [
+        (3, Weights()), (3, GradientCoherence(rows, 2, 16)), (3, TrainingGradientNorms(4)), (END, Accuracies())
+    ]  # fmt: skip
+    ((label, task),) = parents(tmp_path / "seen")
+    seen = replace(task, measures=tuple(measures), keep=(END,), until=END)
+    run_tasks([(label, seen)], data, setup(tmp_path / "seen"))
+    for step in (3, END):
+        a, b = state(plain, step), state(seen, step)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[n], b[n]) for n in a)
+    taken = folder_of(seen).load_result("weights", 3)
+    assert taken is not None
+    assert all(np.array_equal(v, state(plain, 3)[f"model/{n}"].numpy()) for n, v in taken.items())
+    norms = folder_of(seen).load_result(TrainingGradientNorms(4).key, 3)
+    assert norms is not None
+    assert norms["norms"].shape == (4,)
+    assert (norms["norms"] > 0).all()
+    correct = folder_of(seen).load_result("correct", END)
+    assert correct is not None
+    assert correct["train"].shape == (len(data),)
+    # A further measure of a step that has a checkpoint trains nothing.
+    resumed = replace(seen, measures=(*measures, (3, Weights("again"))))
+    batch = run_tasks([(label, resumed)], data, setup(tmp_path / "seen"))
+    assert batch.steps == 0
+    again = folder_of(seen).load_result("again", 3)
+    assert again is not None
+    assert all(np.array_equal(again[name], value) for name, value in taken.items())
+
+
+def test_bad_input_before_any_training(tmp_path: Path) -> None:
+    data = tiny()
+    for options, words in (
+        ({"children": 1}, "no pair"),
+        ({"until": "1ep", "at": ["2ep"]}, "cannot be compared"),
+        ({"statistics": "none"}, "statistics"),
+        ({"alphas": [2.0]}, "alphas"),
+        ({"at": ["9ep"]}, "the run has"),
+    ):
+        with pytest.raises(DatadietError, match=words):
+            connectivity(data, **{"at": ["1ep"], "recipe": RECIPE, "setup": setup(tmp_path / "s"), **options})
+    assert not (tmp_path / "s").exists()
+    ((_, parent),) = parents(tmp_path / "t")
+    with pytest.raises(DatadietError, match="no checkpoint of the parent"):
+        run_tasks([("child", child_task(parent, 3, 0, END))], data, setup(tmp_path / "t"))
+    with pytest.raises(DatadietError, match="spawn before the end"):
+        child_task(parent, 9, 0, 8)
+    found = connectivity(data, at=["1ep"], recipe=RECIPE, setup=setup(tmp_path / "u"))
+    with pytest.raises(DatadietError, match="without examples"):
+        found.error_barriers([])
