@@ -15,8 +15,9 @@ import datadiet as dd
 RECIPE = {"model": "mlp", "model_args": {"hidden": [16]}, "batch_size": 64, "steps": "2ep"}
 PROMISED = {
     "Comparison", "DatadietError", "Dataset", "PRESETS", "Recipe", "ScoreTable", "Setup", "Subset", "Watch",
-    "compare", "grand", "grand_loader", "load", "load_subset", "load_table", "models", "run", "save_subset",
-    "score", "scores", "select", "train", "tune_window",
+    "compare", "connectivity", "grand", "grand_loader", "kernel_velocity", "linear_path", "load", "load_subset",
+    "load_table", "models", "ntk", "run", "save_subset", "score", "scores", "select", "studies", "train",
+    "tune_window",
 }  # fmt: skip
 
 

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from datadiet import data, figures, models, scores, selection
+    from datadiet import data, figures, models, scores, selection, studies
     from datadiet.data import Dataset, load
+    from datadiet.dynamics.connectivity import linear_path
+    from datadiet.dynamics.kernel import kernel_velocity, ntk
     from datadiet.errors import DatadietError
     from datadiet.flows.compare import Comparison, compare
+    from datadiet.flows.connectivity import connectivity
     from datadiet.flows.plan import Setup
     from datadiet.flows.run import run
     from datadiet.flows.score import score
@@ -47,20 +50,25 @@ _HOMES = {
     "Subset": "datadiet.selection",
     "Watch": "datadiet.scores.watch",
     "compare": "datadiet.flows.compare",
+    "connectivity": "datadiet.flows.connectivity",
     "data": "datadiet.data",
     "figures": "datadiet.figures",
     "grand": "datadiet.gradients",
     "grand_loader": "datadiet.gradients",
+    "kernel_velocity": "datadiet.dynamics.kernel",
+    "linear_path": "datadiet.dynamics.connectivity",
     "load": "datadiet.data",
     "load_subset": "datadiet.flows.select",
     "load_table": "datadiet.scores.export",
     "models": "datadiet.models",
+    "ntk": "datadiet.dynamics.kernel",
     "run": "datadiet.flows.run",
     "save_subset": "datadiet.flows.select",
     "score": "datadiet.flows.score",
     "scores": "datadiet.scores",
     "select": "datadiet.flows.select",
     "selection": "datadiet.selection",
+    "studies": "datadiet.studies",
     "train": "datadiet.flows.train",
     "tune_window": "datadiet.flows.tune",
 }
@@ -76,20 +84,25 @@ __all__ = [
     "Subset",
     "Watch",
     "compare",
+    "connectivity",
     "data",
     "figures",
     "grand",
     "grand_loader",
+    "kernel_velocity",
+    "linear_path",
     "load",
     "load_subset",
     "load_table",
     "models",
+    "ntk",
     "run",
     "save_subset",
     "score",
     "scores",
     "select",
     "selection",
+    "studies",
     "train",
     "tune_window",
 ]

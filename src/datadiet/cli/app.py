@@ -20,6 +20,7 @@ COMMANDS = {
     "select": "Choose a subset by scores, or tune a window.",
     "train": "Train once, and keep the weights.",
     "compare": "Retrain on subsets, beside full data and random ones.",
+    "study": "Measure the papers' figures and claims, with verdicts.",
     "show": "Show scores, subsets, comparisons, or what a store holds.",
     "datasets": "List named datasets, and the files that are read.",
     "models": "List networks, presets, scores, policies and engines.",

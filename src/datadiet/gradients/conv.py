@@ -18,54 +18,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datadiet.gradients.geometry import Geometry, crop, padded, patches
+from datadiet.gradients.gram_conv import correlate_gram
+from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.linear import outer_norms
 from datadiet.gradients.rules import Rule, gather, pieces, register_rule, square_sum
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How output positions look at the padded input; one number a spatial dimension."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    padding: tuple[int, ...]  # zeros, the same on both sides; not yet in x
-
-    def span(self, axis: int, count: int) -> int:
-        """Input positions from the first to the last that `count` outputs at one kernel offset touch."""
-        return (count - 1) * self.stride[axis] + 1
-
-
-def _crop(x: Tensor, out: Sequence[int], geo: Geometry) -> Tensor:
-    # A stride may leave pixels at the far edge that no output sees.
-    for axis, count in enumerate(out):
-        need = geo.span(axis, count) + (geo.kernel[axis] - 1) * geo.dilation[axis]
-        if x.shape[2 + axis] > need:
-            x = x.narrow(2 + axis, 0, need)
-    return x
-
-
-def _patches(x: Tensor, out: Sequence[int], geo: Geometry) -> Tensor:
-    """(B, C, *Q) -> (B, C, *P, *kernel), a view."""
-    spatial = x.stride()[2:]
-    moves = [s * step for s, step in zip(spatial, geo.stride, strict=True)]
-    looks = [s * step for s, step in zip(spatial, geo.dilation, strict=True)]
-    shape = (*x.shape[:2], *out, *geo.kernel)
-    return x.as_strided(shape, (*x.stride()[:2], *moves, *looks), x.storage_offset())
-
-
-def _padded(x: Tensor, geo: Geometry) -> Tensor:
-    if not any(geo.padding):
-        return x
-    return F.pad(x, [p for p in reversed(geo.padding) for _ in (0, 1)])
 
 
 def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
@@ -81,7 +45,7 @@ def correlate(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     count, channels, high = x.shape[0], x.shape[1], g.shape[1]
     out = g.shape[2:]
     taps = math.prod(geo.kernel)
-    view = _patches(_crop(_padded(x, geo), out, geo), out, geo)
+    view = patches(crop(padded(x, geo), out, geo), out, geo)
     rows = view.reshape(count * geo.groups, channels // geo.groups, math.prod(out), taps)
     rows = rows.permute(0, 2, 1, 3).reshape(count * geo.groups, math.prod(out), -1)
     left = g.reshape(count * geo.groups, high // geo.groups, -1)
@@ -104,7 +68,7 @@ def correlate_norms(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
         # A call costs as much as a dozen examples; past the cache fresh memory costs more than that.
         room = 2 * geo.groups * (taps * channels * high + places * (channels + high))
         return gather(_by_groups(x[part], g[part], geo) for part in pieces(count, room, x.device))
-    x = _crop(_padded(x, geo), out, geo)
+    x = crop(padded(x, geo), out, geo)
     if depthwise:
         return _depthwise(x, g, geo)
     if linear:
@@ -134,7 +98,7 @@ def _as_linear(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     count, out, groups = x.shape[0], g.shape[2:], geo.groups
     channels, high = x.shape[1] // groups, g.shape[1] // groups
     if math.prod(out) == 1:
-        view = _patches(x, out, geo).reshape(count * groups, 1, -1)
+        view = patches(x, out, geo).reshape(count * groups, 1, -1)
         return outer_norms(view, g.reshape(count * groups, 1, -1)).view(count, groups).sum(1)
     for axis, step in enumerate(geo.stride):
         if step > 1:
@@ -254,6 +218,16 @@ def _gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[
     return found
 
 
-CONV = Rule(gradients=_gradients, norms=_norms)
+def _shares(module: Any, x: Tensor, g: Tensor, names: Sequence[str], total: Gram) -> None:
+    if "weight" in names and (module.transposed or module.groups > 1):
+        written = total.size * math.prod(module.kernel_size) * max(x[0].numel(), g[0, 0].numel())
+        total.add_formed(lambda c, part: correlate(*_sides(module, x[part], g[part, c])).flatten(1), 2 * written)
+    elif "weight" in names:
+        correlate_gram(total, *_sides(module, x, g))
+    if "bias" in names:
+        total.add_rows(g.flatten(3).sum(3))
+
+
+CONV = Rule(gradients=_gradients, norms=_norms, gram=_shares)
 for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d):
     register_rule(kind, CONV)

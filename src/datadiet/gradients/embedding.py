@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datadiet.gradients.gram_forms import ENTRY, Inputs, outer_gram
+from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.rules import Rule, register_rule
 
 
@@ -46,4 +48,29 @@ def _gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -> dict[
     return {"weight": table.view(len(x), module.num_embeddings, -1)}
 
 
-register_rule(nn.Embedding, Rule(gradients=_gradients, norms=_norms, names=("weight",), positions=True))
+def _gram(module: Any, x: Tensor, g: Tensor, names: Sequence[str], total: Gram) -> None:
+    """A linear layer on one-hot rows; of the table, only the rows that occur."""
+    index = x.reshape(len(x), -1)
+    g = g.reshape(*g.shape[:2], -1, g.shape[-1])
+    weights = torch.ones_like(index, dtype=g.dtype)
+    if module.padding_idx is not None:
+        weights[index == module.padding_idx] = 0
+    if module.scale_grad_by_freq:
+        weights /= (index.unsqueeze(1) == index.unsqueeze(2)).sum(2)
+    found, place = torch.unique(index, return_inverse=True)
+
+    def one_hot(part: slice) -> Tensor:
+        rows = weights.new_zeros(*place[part].shape, len(found))
+        return rows.scatter_(2, place[part].unsqueeze(2), weights[part].unsqueeze(2))
+
+    def alike(left: slice, right: slice) -> Tensor:
+        a, b = place[left].flatten(), place[right].flatten()
+        both = (a.unsqueeze(1) == b).to(g.dtype)
+        return both.mul_(weights[left].flatten().unsqueeze(1)).mul_(weights[right].flatten())
+
+    positions = index.shape[1]
+    inputs = Inputs(positions, len(found), one_hot, alike, 4 * ENTRY * positions**2)
+    outer_gram(total, inputs, g.transpose(2, 3))
+
+
+register_rule(nn.Embedding, Rule(gradients=_gradients, norms=_norms, gram=_gram, names=("weight",), positions=True))

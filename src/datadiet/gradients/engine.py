@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
-from datadiet.errors import DatadietError
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Owned, Ruled, Use, Watch, watching
+from datadiet.gradients.capture import Owned, Ruled, Use, watching
 from datadiet.gradients.fallback import (
     Recall,
     Weights,
@@ -28,24 +27,10 @@ from datadiet.gradients.fallback import (
     refuse_dropout,
     swapped,
 )
+from datadiet.gradients.noting import copied, place, recall_hooks, rooted
 from datadiet.gradients.plan import FIRST, Layout, Plan, make_plan
 from datadiet.gradients.rules import Rule, gather, square_sum
-from datadiet.gradients.trial import expand, handed_out
-
-
-class _Root(torch.autograd.Function):
-    """Makes a tensor that nothing before it requires the gradient of a starting point of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
-        # Marked, not copied: in-place operations that follow stay allowed, and no memory is spent.
-        ctx.mark_dirty(x)
-        ctx.like = anchor.detach()
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[None, Tensor]:
-        return None, torch.zeros_like(ctx.like)
+from datadiet.gradients.trial import handed_out
 
 
 class _Through(torch.autograd.Function):
@@ -106,22 +91,19 @@ class Pass:
         return {number: sum_of([next(wide) for _ in found]) for number, found in self.squared.items()}
 
     def rooted(self, output: Tensor) -> Tensor:
-        return output if output.requires_grad else _Root.apply(output.detach(), self.anchor)
+        return rooted(output, self.anchor)
+
+    def await_gradient(self, leaf: Tensor, call: Recall, i: int) -> None:
+        def arrived(g: Tensor) -> None:
+            call.cotangents[i] = g.detach()
+
+        leaf.register_hook(arrived)
 
     def sink(self, use: Use) -> Tensor:
-        owned = {n: (p, part) for n, (p, part) in use.owned.items() if id(p) in self.plan.by_rule}
-        if not owned or not torch.is_grad_enabled():
+        placed = place(self.plan, use, self.count)
+        if placed is None:
             return use.output
-        if use.key not in self.plan.layouts:
-            raise _unplanned(use.key)
-        layout, output, x = self.plan.layouts[use.key], use.output, use.x.detach()
-        if layout is None:
-            if not use.x.requires_grad:  # else an earlier layer's copies made copies of this one's too
-                output, x = expand(output, self.count), expand(x, self.count)
-            layout = FIRST
-        fits = layout.fits(output.shape, self.count) and (use.rule is COPIED or layout.fits(x.shape, self.count))
-        if not fits:
-            raise _unplanned(use.key)
+        layout, x, output, owned = placed
         if use.rule.through is not None and layout == FIRST and use.x.requires_grad and use.rule.whole(use.module, x):
             return self.through(use, owned)
         output = self.rooted(output)
@@ -280,14 +262,6 @@ def _positions(t: Tensor) -> Tensor:
     return t.reshape(t.shape[0], -1, t.shape[-1])
 
 
-def _unplanned(key: str) -> DatadietError:
-    return DatadietError(
-        "the network used this layer otherwise than it did for a few of the examples",
-        where=f"layer {key.split('/')[0] or 'model'}",
-        fix="a gradient of one example needs a network that treats examples alike; pass chunk=1",
-    )
-
-
 def run_pass(
     model: nn.Module, plan: Plan, targets: dict[int, str], parameters: dict[int, nn.Parameter], count: int, memory: int,
     ruled: Sequence[Ruled], forward: Callable[[], Tensor], device: torch.device, dtype: torch.dtype,
@@ -297,9 +271,9 @@ def run_pass(
     state = Pass(plan, targets, parameters, count, memory, anchor)
     if plan.by_rule or plan.local:
         with watching(model, ruled, state.sink) as watch:
-            handles = _recall_hooks(model, plan, state, watch)
+            handles = recall_hooks(model, plan, state, watch)
             try:
-                with handed_out(model, plan.copied, count, lambda t, where: _copy(state, t, where)):
+                with handed_out(model, plan.copied, count, lambda t, where: copied(state, t, where)):
                     total = forward()
                 if total.requires_grad:
                     torch.autograd.grad(total, [anchor], allow_unused=True)
@@ -310,52 +284,6 @@ def run_pass(
                 for handle in handles:
                     handle.remove()
     return state.sums()
-
-
-def _copy(state: Pass, copies: Tensor, where: tuple[str, str, nn.Parameter]) -> Tensor:
-    module, name, parameter = where
-    copies = state.rooted(copies)
-    owned: Owned = {"parameter": (parameter, "")}
-    state.hold(f"{module}/{name}", COPIED, nn.Identity(), copies.detach(), copies, FIRST, owned)
-    return copies
-
-
-def _recall_hooks(model: nn.Module, plan: Plan, state: Pass, watch: Watch) -> list[Any]:
-    handles: list[Any] = []
-    for where, local in plan.local.items():
-        module = model.get_submodule(where)
-        refuse_dropout(module, f"layer {where}")
-        calls = state.recalls.setdefault(where, [])
-
-        def enter(
-            module: nn.Module, args: Any, kwargs: Any, calls: Any = calls, local: Any = local, where: str = where
-        ) -> None:  # fmt: skip
-            if not watch.active:
-                return
-            turn = len(calls)
-            if turn >= len(local.inputs):
-                raise _unplanned(where)
-            calls.append(Recall(module, args, kwargs, local.inputs[turn], local.outputs[turn]))
-
-        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: Any = calls) -> Any:
-            if not watch.active or not torch.is_grad_enabled():
-                return None
-            call = calls[-1]
-            leaves, spec = tree_flatten(output)
-            for i, leaf in enumerate(leaves):
-                if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                    leaf = state.rooted(leaf)
-
-                    def arrived(g: Tensor, i: int = i, call: Recall = call) -> None:
-                        call.cotangents[i] = g.detach()
-
-                    leaf.register_hook(arrived)
-                    leaves[i] = leaf
-            return tree_unflatten(leaves, spec)
-
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(module.register_forward_hook(leave, with_kwargs=True))
-    return handles
 
 
 def whole_model(

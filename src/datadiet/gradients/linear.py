@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datadiet.gradients.gram_forms import Inputs, outer_gram
+from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.rules import Rule, gather, pieces, register_rule, square_sum
 
 
@@ -97,9 +99,17 @@ def _conv1d_gradients(module: Any, x: Tensor, g: Tensor, names: Sequence[str]) -
     return _gradients(x, g, names, transposed=True)
 
 
-LINEAR = Rule(gradients=linear_gradients, norms=linear_norms, positions=True)
+def linear_gram(module: Any, x: Tensor, g: Tensor, names: Sequence[str], total: Gram) -> None:
+    x, g = _rows(x), g.reshape(*g.shape[:2], -1, g.shape[-1])
+    if "weight" in names:
+        outer_gram(total, Inputs(x.shape[1], x.shape[2], x.__getitem__), g.transpose(2, 3))
+    if "bias" in names:
+        total.add_rows(g.sum(2))
+
+
+LINEAR = Rule(gradients=linear_gradients, norms=linear_norms, gram=linear_gram, positions=True)
 register_rule(nn.Linear, LINEAR)
 register_rule(
     "transformers.pytorch_utils.Conv1D",
-    Rule(gradients=_conv1d_gradients, norms=linear_norms, positions=True),
+    Rule(gradients=_conv1d_gradients, norms=linear_norms, gram=linear_gram, positions=True),
 )

@@ -27,6 +27,8 @@ class Rule:
         gradients: `(module, x, g, names) -> {name: (B, *shape of the parameter)}`, the gradients themselves; used
             where a weight serves more than once and for the check of a new rule.
         norms: `(module, x, g, names) -> {name: (B,)}`, squared norms; default: from `gradients`.
+        gram: `(module, x, g, names, total)`, with g (B, C, ...) of all C logits: adds the inner products of all
+            gradients of logits to the matrix `total` (see gram_matrix.py); default: from `gradients`.
         names: the parameters that it covers, dotted for those of a child.
         positions: whether dimensions between the example and the features are summed over by the rule itself (as in
             a linear layer on sequences); otherwise the layer's input is exactly one item per example.
@@ -41,6 +43,7 @@ class Rule:
 
     gradients: Algebra | None = None
     norms: Algebra | None = None
+    gram: Callable[[Any, Tensor, Tensor, Sequence[str], Any], None] | None = None
     names: tuple[str, ...] = ("weight", "bias")
     positions: bool = False
     applies: Callable[[Any], bool] = lambda module: True

@@ -1,0 +1,1 @@
+"""How training moves: kernels of gradients and their velocity, linear connectivity, the coherence of gradients."""

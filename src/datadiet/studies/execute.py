@@ -1,0 +1,293 @@
+"""Running studies: rehearse, then measure, judge, draw and write; one, or all of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import datadiet.data as data_room
+from datadiet.data import noise as label_noise
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError, Interrupted
+from datadiet.flows.estimate import Estimate, estimate
+from datadiet.flows.execute import OnProgress, kept_engines
+from datadiet.flows.plan import Setup, check_seed, recipe_for
+from datadiet.flows.tasks import RunTask, is_done
+from datadiet.scores import SCORES
+from datadiet.steps import Step
+from datadiet.store.files import writable_folder
+from datadiet.studies.job import Plan, StudyJob
+from datadiet.studies.output import page, write
+from datadiet.studies.scales import SCALES, Scale, preset_at
+from datadiet.studies.study import STUDIES, Findings, Study
+from datadiet.training.presets import Preset
+from datadiet.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+NOISE = "permute:0.1"  # of a study with a noisy half, where nobody says another: DD's
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study that was rehearsed: it can be done, and this is what it will train."""
+
+    study: Study
+    job: StudyJob
+    folder: Path
+    stages: tuple[tuple[str, Plan], ...]
+
+    def estimates(self) -> list[tuple[str, Estimate]]:
+        """What each stage will cost; a run that several stages ask for counts once."""
+        return estimates(self.stages)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to, and where it is written."""
+
+    study: Study
+    findings: Findings
+    folder: Path
+    files: tuple[Path, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "what": "study",
+            "study": self.study.name,
+            "answers": self.study.answers,
+            "out": str(self.folder),
+            "seconds": round(self.seconds, 1),
+            "verdicts": [one.to_json() for one in self.findings.verdicts],
+            "files": [str(file) for file in self.files],
+        }
+
+
+def plan(
+    name: str,
+    data: Any = None,
+    scale: str = "quick",
+    *,
+    model: str | None = None,
+    preset: str | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    scores: Sequence[str] = (),
+    noise: str | None = None,
+    human: Any = None,
+    memorization: Any = None,
+    runs: int | None = None,
+    score_runs: int | None = None,
+    seed: int = 0,
+    out: str | Path = "out",
+    setup: Setup | Mapping[str, Any] | None = None,
+) -> StudyPlan:
+    """Resolve and check a study and count its cost; train nothing. Arguments as of `run`."""
+    study = STUDIES.get(name, where="study")
+    size = SCALES.get(scale, where="--scale")
+    size = replace(size, runs=runs or size.runs, score_runs=score_runs or size.score_runs)
+    check_seed(seed)
+    for score in scores:
+        SCORES.get(score, where="--score")
+    dataset = data_room.load(size.data if data is None else data)
+    if dataset.test is None:
+        raise DatadietError("no test split to compare on", where=dataset.name, fix="load it with one")
+    if study.images and dataset.kind != "image":
+        raise DatadietError(
+            f"{name} shows images, {dataset.name} is of kind {dataset.kind}", where=dataset.name, fix="use images"
+        )
+    if study.noisy and dataset.noise is not None:
+        raise DatadietError(
+            "the labels are noisy already, and the study compares clean with noisy ones",
+            where=dataset.name,
+            fix="give clean data, and the noise as noise=",
+        )
+    noisy = None
+    if noise is not None or study.noisy:
+        kind, fraction = label_noise.parse(noise or NOISE)
+        noisy = dataset.with_noise(kind, fraction, seed)
+    about = dataset if noisy is None or study.noisy else noisy
+    name_of_preset, chosen = preset_at(size, dataset, preset, model)
+    made = recipe_for(dataset, recipe=recipe, preset=None if name_of_preset == "none" else name_of_preset, model=model)
+    job = StudyJob(
+        data=about,
+        noisy=noisy if study.noisy else None,
+        scale=size,
+        recipe=made,
+        early=early_of(size, chosen, made, about),
+        seed=seed,
+        setup=Setup.of(setup),
+        scores=tuple(scores),
+        human=None if human is None else _labels(human, about),
+        memorization=None if memorization is None else _values(memorization, about),
+        rehearsal=True,
+    )
+    with _quiet():
+        study.measure(job)
+    noise_part = "" if about.noise is None else f"-{about.noise.kind}{about.noise.fraction:g}"
+    folder = Path(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
+    stages = tuple(job.plans)
+    return StudyPlan(study, replace(job, rehearsal=False, plans=[], _tables={}), folder, stages)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Warnings about made-up values would alarm for nothing."""
+    children = [logging.getLogger(name) for name in ("datadiet.selection.selecting", "datadiet.flows")]
+    levels = [child.level for child in children]
+    try:
+        for child in children:
+            child.setLevel(logging.ERROR)
+        yield
+    finally:
+        for child, level in zip(children, levels, strict=True):
+            child.setLevel(level)
+
+
+def early_of(scale: Scale, preset: Preset, recipe: Recipe, data: Dataset) -> str:
+    """When early scores are taken: where the preset takes them, epoch 10 at the papers' scale."""
+    per, horizon = recipe.steps_per_epoch(len(data)), recipe.horizon(len(data))
+    wanted = preset.at[0] if scale.name == "paper" else preset.at[-1]
+    step = Step.parse(wanted).resolve(per)
+    return wanted if 0 < step <= horizon else f"{max(1, round(0.2 * horizon))}it"
+
+
+def execute(plan: StudyPlan, on_progress: OnProgress | None = None) -> StudyResult:
+    """Do what a plan says, and write it."""
+    started = time.monotonic()
+    writable_folder(plan.folder)
+    job = replace(plan.job, on_progress=on_progress, plans=[], _tables={})
+    trained = _unique(plan.stages)
+    with kept_engines():
+        findings = plan.study.findings(job)
+    seconds = time.monotonic() - started
+    files = write(plan.study, job, findings, plan.folder, seconds, len(trained))
+    return StudyResult(plan.study, findings, plan.folder, files, seconds)
+
+
+def run(
+    name: str, data: Any = None, scale: str = "quick", *, on_progress: OnProgress | None = None, **options: Any
+) -> StudyResult:
+    """One study: its numbers, figures and verdicts, written to `out/studies/<name>-<dataset>-<scale>/`.
+
+    Args:
+        name: of the study (`datadiet.studies.STUDIES`).
+        data: a Dataset, or anything that `datadiet.load` takes; default the scale's.
+        scale: "quick" (digits, minutes), "small" (hours) or "paper" (the protocol to the letter).
+        options: `model`, `preset`, `recipe` (over the scale's); `scores` (further ones by name); `noise`
+            ("permute:0.1"); `human` ((N,) labels of other annotators); `memorization` ((rows, values)); `runs` and
+            `score_runs` (over the scale's); `seed`; `out`; `setup`.
+
+    Returns:
+        A StudyResult. What is in the store is not trained again, so a study that was killed goes on where it was.
+    """
+    return execute(plan(name, data, scale, **options), on_progress)
+
+
+def run_all(
+    names: Iterable[str] | None = None,
+    *,
+    out: str | Path = "out",
+    on_progress: OnProgress | None = None,
+    plans: Mapping[str, StudyPlan | DatadietError] | None = None,
+    **options: Any,
+) -> tuple[list[StudyResult], dict[str, DatadietError], list[Path]]:
+    """Every study (or those named) at a scale, and one page of all verdicts; a study that fails leaves the others.
+
+    Returns:
+        The results, the errors by the study's name, and the files of the page: `verdicts.md`, `verdicts.json`.
+    """
+    planned = plans if plans is not None else plan_all(names, out=out, **options)
+    results: list[StudyResult] = []
+    failed: dict[str, DatadietError] = {}
+    with kept_engines():
+        for name, one in planned.items():
+            if isinstance(one, DatadietError):
+                failed[name] = one
+                log.warning("%s is left out: %s", name, one)
+                continue
+            log.info("%s", name)
+            try:
+                results.append(execute(one, on_progress))
+            except Interrupted:
+                raise
+            except DatadietError as error:
+                failed[name] = error
+                log.warning("%s failed: %s", name, error)
+    return results, failed, page(results, failed, Path(out) / "studies")
+
+
+def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, StudyPlan | DatadietError]:
+    """The plan of every study, or why it cannot be done."""
+    planned: dict[str, StudyPlan | DatadietError] = {}
+    for name in names if names is not None else STUDIES.names():
+        try:
+            planned[name] = plan(name, **options)
+        except DatadietError as error:
+            planned[name] = error
+    return planned
+
+
+def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
+    """An estimate for each stage, network and dataset.
+
+    A run that is asked for several times counts once: as the farthest that is not done yet, since it is trained once.
+    """
+    chosen: dict[str, tuple[bool, int, int]] = {}  # of each run: whether it is done, minus its last step, its place
+    asked = [(task, one) for _, one in stages for _, task in one.tasks]
+    for place, (task, one) in enumerate(asked):
+        mine = (is_done(task, one.data), -task.until, place)
+        chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
+    counted = {place for _, _, place in chosen.values()}
+    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]]]] = {}
+    place = 0
+    for stage, one in stages:
+        noise = "" if one.data.noise is None else ", noisy"
+        key = (stage, f"{one.recipe.model}{noise}", one.data.fingerprint + str(one.recipe))
+        for labelled in one.tasks:
+            if place in counted:
+                groups.setdefault(key, (one, []))[1].append(labelled)
+            place += 1
+    out: list[tuple[str, Estimate]] = []
+    for (stage, words, _), (one, tasks) in groups.items():
+        name, number = f"{stage}: {words}", sum(known.startswith(f"{stage}: {words}") for known, _ in out)
+        cost = estimate(tasks, one.data, one.recipe, one.network, one.numerics, one.setup)
+        out.append((name if not number else f"{name} ({number + 1})", cost))
+    return out
+
+
+def _unique(stages: Sequence[tuple[str, Plan]]) -> set[str]:
+    return {task.spec.name for _, one in stages for _, task in one.tasks}
+
+
+def _labels(given: Any, data: Dataset) -> np.ndarray:
+    """(N,) labels of other annotators, for the training set or for the source it was taken from."""
+    labels = np.asarray(given)
+    if data.rows is not None and labels.ndim == 1 and len(labels) > max(len(data) - 1, int(data.rows.max())):
+        labels = labels[data.rows] if len(labels) != len(data) else labels
+    return data.with_labels(labels).labels
+
+
+def _values(given: Any, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Memorisation values of some rows, checked."""
+    rows, values = (np.asarray(one) for one in given)
+    if rows.shape != values.shape or rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise DatadietError(
+            f"rows of shape {rows.shape} and values of shape {values.shape}",
+            where="memorization values",
+            fix="give whole row numbers (M,) and a value for each",
+        )
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(data):
+        raise DatadietError(
+            f"rows beyond the {len(data):,} training examples of {data.name}",
+            where="memorization values",
+            fix="give the values of this dataset",
+        )
+    return rows.astype(np.int64), values.astype(np.float64)

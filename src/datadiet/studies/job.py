@@ -1,0 +1,327 @@
+"""What a study is given: the data, the recipe, the scale; and how it scores and retrains, or rehearses both.
+
+A study says in code what it trains, so the cost of it can only be known by going through that code. That is what a
+rehearsal does: `score` and `compare` check and plan everything as in earnest, then hand out made-up values of the
+right shape and train nothing. Whatever can be refused is refused there, and the plans that come together are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from datadiet.data.dataset import Dataset
+from datadiet.errors import DatadietError
+from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, plan_compare, results
+from datadiet.flows.execute import OnProgress, run_tasks
+from datadiet.flows.plan import Network, Setup
+from datadiet.flows.score import ScorePlan, execute_score, plan_score
+from datadiet.flows.select import select
+from datadiet.flows.tasks import RunTask, is_done
+from datadiet.flows.tune import Tuned, grid_of, tune_window
+from datadiet.numerics import Numerics
+from datadiet.scores import ScoreTable
+from datadiet.seeds import stream
+from datadiet.steps import Step, describe
+from datadiet.store.files import writable_folder
+from datadiet.studies.scales import Scale
+from datadiet.training.recipe import Recipe
+
+
+class Plan(Protocol):
+    """Runs to be made on one dataset by one recipe: a ScorePlan, a ComparePlan, or `Runs`."""
+
+    @property
+    def data(self) -> Dataset: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def numerics(self) -> Numerics: ...
+    @property
+    def setup(self) -> Setup: ...
+    @property
+    def tasks(self) -> list[tuple[str, RunTask]]: ...
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A plan of one's own: any tasks, beside those of scoring and comparing."""
+
+    data: Dataset
+    recipe: Recipe
+    network: Network
+    numerics: Numerics
+    setup: Setup
+    tasks: list[tuple[str, RunTask]]
+
+
+@dataclass
+class StudyJob:
+    """One study on one dataset at one scale.
+
+    Args:
+        data: the dataset that the study is about; for a study with a noisy half, its clean labels.
+        noisy: the same inputs under noisy labels, for a study with a noisy half; else None.
+        scale: its numbers.
+        recipe: of every run, unless the study says another.
+        early: the step at which early scores are taken: the preset's.
+        seed: of all random streams.
+        setup: where and how jobs execute.
+        scores: further scores that were asked for by name.
+        human: (N,) labels by other annotators, where given.
+        memorization: (rows (M,), values (M,)) of given memorisation values, where given.
+        rehearsal: whether nothing is trained.
+        plans: what was planned so far, by stage.
+    """
+
+    data: Dataset
+    scale: Scale
+    recipe: Recipe
+    early: str
+    noisy: Dataset | None = None
+    seed: int = 0
+    setup: Setup = field(default_factory=Setup)
+    scores: tuple[str, ...] = ()
+    human: np.ndarray | None = None
+    memorization: tuple[np.ndarray, np.ndarray] | None = None
+    on_progress: OnProgress | None = None
+    rehearsal: bool = False
+    plans: list[tuple[str, Plan]] = field(default_factory=list)
+    _tables: dict[Any, ScoreTable] = field(default_factory=dict, repr=False)
+
+    # ------------------------------------------------------------------------------------------ time
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a full run."""
+        return self.recipe.horizon(len(self.data))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.recipe.steps_per_epoch(len(self.data))
+
+    def part(self, fraction: float) -> int:
+        """The step at a part of the horizon; what is not 0 is at least 1."""
+        return 0 if fraction == 0 else max(1, round(fraction * self.horizon))
+
+    @property
+    def marks(self) -> list[int]:
+        """The scale's steps at which scores are taken, ascending."""
+        return sorted({self.part(fraction) for fraction in self.scale.marks})
+
+    @property
+    def early_step(self) -> int:
+        return Step.parse(self.early).resolve(self.steps_per_epoch)
+
+    @property
+    def curve_step(self) -> int:
+        """When EL2N is taken for the pruning curve: epoch 20 at the papers' scale (DD Figure 1), else early."""
+        return min(20 * self.steps_per_epoch, self.horizon) if self.scale.name == "paper" else self.early_step
+
+    def epochs(self, step: int) -> str:
+        """A step in epochs, for labels: "4", "0.5"."""
+        return f"{step / self.steps_per_epoch:.3g}"
+
+    def say(self, step: int) -> str:
+        """A step for people: "84 steps (4 epochs)"."""
+        return describe(step, self.steps_per_epoch)
+
+    # -------------------------------------------------------------------------------- scores, subsets
+
+    def score(
+        self,
+        scores: Sequence[str] = ("el2n",),
+        at: Sequence[str | int] | None = None,
+        *,
+        data: Dataset | None = None,
+        runs: int | None = None,
+        recipe: Recipe | None = None,
+        seed: int | None = None,
+    ) -> ScoreTable:
+        """Scores of `data` (default the study's) by `runs` (default the scale's) scoring runs, at steps `at`.
+
+        Studies share scoring runs: run r at one seed is the same run whoever asks. In rehearsal, values are made up
+        unless the store has them.
+        """
+        plan = plan_score(
+            data or self.data,
+            scores=list(dict.fromkeys(scores)),
+            runs=runs or self.scale.score_runs,
+            at=list(at) if at is not None else [self.early],
+            recipe=recipe or self.recipe,
+            seed=self.seed if seed is None else seed,
+            setup=self.setup,
+        )
+        key = (plan.data.fingerprint, tuple(plan.asked), tuple(task.spec.name for _, task in plan.tasks))
+        if key not in self._tables:
+            done = self.add("scoring", plan)
+            self._tables[key] = made_up(plan) if self.rehearsal and not done else self._scored(plan)
+        return self._tables[key]
+
+    def _scored(self, plan: ScorePlan) -> ScoreTable:
+        return execute_score(plan, on_progress=self.on_progress)
+
+    def compare(
+        self,
+        subsets: Mapping[str, Any],
+        *,
+        data: Dataset | None = None,
+        runs: int | None = None,
+        baselines: Sequence[str] = ("full", "random"),
+        recipe: Recipe | None = None,
+        split: str = "test",
+        purpose: str = "retrain",
+        until: int | None = None,
+    ) -> Comparison:
+        """Retraining on each subset, `runs` times (default the scale's), with as many steps as on full data.
+
+        A subset may be a list of them, one for each run, where every run shall have its own. Run r starts from the
+        same weights whatever it is trained on, so differences are taken run by run. With `until`, the accuracy is that
+        of an earlier step of the same runs, whose checkpoint is kept: ask for the earlier first.
+        """
+        count = runs or self.scale.runs
+        given = {name: one if isinstance(one, list) else [one] for name, one in subsets.items()}
+        for name, several in given.items():
+            if len(several) not in (1, count):
+                raise ValueError(f"{name}: {len(several)} subsets for {count} runs")
+        flat = {
+            name if len(several) == 1 else f"{name} / {place}": one
+            for name, several in given.items()
+            for place, one in enumerate(several)
+        }
+        plan = plan_compare(
+            data or self.data,
+            flat,
+            runs=count,
+            recipe=recipe or self.recipe,
+            seed=self.seed,
+            baselines=baselines,
+            split=split,
+            purpose=purpose,
+            setup=self.setup,
+        )
+        plan = _diagonal(plan, {name: len(several) for name, several in given.items() if len(several) > 1})
+        if until is not None and until != plan.until:
+            plan = _stopped(plan, until)
+        done = self.add("tuning" if purpose == "tune" else "retraining", plan)
+        if self.rehearsal:
+            return results(plan) if done else _made_up_comparison(plan)
+        return execute_compare(plan, on_progress=self.on_progress)
+
+    def tune(self, table: ScoreTable, by: str, *, data: Dataset, keep: float, at: str | int | None = None) -> Tuned:
+        """The window of `by` whose offset validation accuracy chooses, untested; `flows.tune` says how."""
+        room = 1 - keep
+        offsets = [*np.arange(0, room - 1e-9, self.scale.window_step), room]
+        if not self.rehearsal:
+            return tune_window(
+                data,
+                table,
+                by,
+                keeps=[keep],
+                offsets=offsets,
+                at=at,
+                runs=self.scale.runs,
+                test_runs=0,
+                seed=self.seed,
+                setup=self.setup,
+                on_progress=self.on_progress,
+            )
+        cut = data.with_validation(0.2, self.seed)
+        step = Step.parse(table.step(by, at)).resolve(table.steps_per_epoch)
+        when = max(1, round(step / table.steps_per_epoch * self.recipe.steps_per_epoch(len(cut))))
+        scored = self.score([by], [when], data=cut)
+        grid = grid_of([keep], offsets)
+        subsets = {f"from {offset:g}": select(scored, by, keep, "window", offset=offset) for _, offset in grid}
+        judged = self.compare(subsets, data=cut, baselines=(), split="validation", purpose="tune")
+        rows = tuple((keep, offset, judged[f"from {offset:g}"]) for _, offset in grid)
+        assert cut.validation is not None
+        chosen = select(table, by, keep, "window", at=at, offset=grid[0][1])
+        return Tuned(keep, grid[0][1], rows, len(cut.validation), chosen, None)
+
+    # ---------------------------------------------------------------------------------- any other runs
+
+    def add(self, stage: str, plan: Plan) -> bool:
+        """Count a plan among the study's; whether all of it is in the store."""
+        self.plans.append((stage, plan))
+        return all(is_done(task, plan.data) for _, task in plan.tasks)
+
+    def execute(self, stage: str, plan: Plan) -> bool:
+        """Make the runs of a plan of one's own, or only count them; whether their results can be read now."""
+        done = self.add(stage, plan)
+        if self.rehearsal:
+            return done
+        writable_folder(self.setup.store)
+        run_tasks(plan.tasks, plan.data, self.setup, self.on_progress)
+        return True
+
+    def made_up(self, shape: Sequence[int], *names: object) -> np.ndarray:
+        """Values for a rehearsal, the same each time."""
+        return stream(0, "rehearsal", 0, *names).random(shape)
+
+    def need(self, examples: int, what: str) -> None:
+        """Refuse a dataset that is too small for what the study looks at."""
+        if len(self.data) < examples:
+            raise DatadietError(
+                f"{what} needs {examples:,} training examples, {self.data.name} has {len(self.data):,}",
+                where=self.data.name,
+                fix="use a larger dataset",
+            )
+
+
+def made_up(plan: ScorePlan) -> ScoreTable:
+    """A table of the right shape with values that say nothing."""
+    count = len(plan.data)
+    names = [task.spec.name for _, task in plan.tasks]  # other runs, other values: else their subsets would be one
+
+    def values(run: int, name: str, step: int) -> np.ndarray:
+        return stream(0, "rehearsal", run, names[run], name, step).random(count).astype(np.float32)
+
+    data = plan.data
+    return ScoreTable(
+        shards={key: [partial(values, run, *key) for run in range(plan.runs)] for key in plan.asked},
+        labels=data.labels,
+        fingerprint=data.fingerprint,
+        steps_per_epoch=plan.recipe.steps_per_epoch(count),
+        corrupted=data.corrupted if data.noise is not None else None,
+        chosen=data.chosen if data.noise is not None else None,
+        classes=data.classes,
+        provenance={"recipe": plan.recipe.to_json()},
+    )
+
+
+def _made_up_comparison(plan: ComparePlan) -> Comparison:
+    rows = []
+    for name, keep, size, tasks in plan.groups:
+        accuracies = stream(0, "rehearsal", 0, name).random(len(tasks))
+        rows.append(Row(name, keep, size, tuple(float(v) for v in accuracies)))
+    per_epoch = plan.recipe.steps_per_epoch(len(plan.data))
+    return Comparison(tuple(rows), plan.split, plan.until, per_epoch, plan.data.name)
+
+
+def _stopped(plan: ComparePlan, until: int) -> ComparePlan:
+    """The same runs, up to an earlier step."""
+    groups = [
+        (name, keep, size, [(label, replace(task, until=until, keep=(until,))) for label, task in tasks])
+        for name, keep, size, tasks in plan.groups
+    ]
+    return replace(plan, until=until, groups=groups)
+
+
+def _diagonal(plan: ComparePlan, several: Mapping[str, int]) -> ComparePlan:
+    """Of groups "name / 0", "name / 1", … one group "name", whose run r is run r of group r."""
+    by_name = {name: (keep, size, tasks) for name, keep, size, tasks in plan.groups}
+    groups = []
+    for name, (keep, size, tasks) in by_name.items():
+        base, slash, place = name.rpartition(" / ")
+        if not slash or base not in several:
+            groups.append((name, keep, size, tasks))
+        elif place == "0":
+            own = [by_name[f"{base} / {run}"][2][run] for run in range(several[base])]
+            groups.append((base, keep, size, [(f"{base}, run {run}", task) for run, (_, task) in enumerate(own)]))
+    return replace(plan, groups=groups)

@@ -1,0 +1,104 @@
+"""LMC scores beside EL2N: a low EL2N implies a low barrier, not the reverse (LT Figure 10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datadiet.dynamics.connectivity import CONNECTED, check_alphas
+from datadiet.flows.lmc import CHILDREN
+from datadiet.flows.score import plan_score
+from datadiet.flows.spawning import families
+from datadiet.studies.job import StudyJob
+from datadiet.studies.settling import restless, runs_of
+from datadiet.studies.study import STUDIES, Numbers, Study
+from datadiet.studies.verdict import Verdict, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SPAWN_AT, EL2N_AT = 0.0125, 0.1  # parts of the horizon: before the network is connected, and early
+BINS = 10
+
+
+def replicates(job: StudyJob) -> int:
+    """The paper's two; more where a verdict needs an interval and runs are cheap."""
+    return {"quick": 4, "small": 3}.get(job.scale.name, 2)
+
+
+def measure(job: StudyJob) -> Numbers:
+    recipe, runs = restless(job), replicates(job)
+    job.need(10 * BINS, f"{BINS} bins of 10 examples")
+    horizon = recipe.horizon(len(job.data))
+    spawn, late = max(1, round(SPAWN_AT * horizon)), max(1, round(EL2N_AT * horizon))
+    plan = plan_score(job.data, scores=["lmc"], runs=runs, at=[spawn], recipe=recipe, seed=job.seed, setup=job.setup)
+    planned = families(
+        plan.tasks, job.data, [spawn], children=CHILDREN, until=horizon, alphas=check_alphas([0.5]), parent_counts=False
+    )
+    job.add("children", runs_of(job, recipe, planned.children))
+    lmc = job.score(["lmc"], [spawn], runs=runs, recipe=recipe).values("lmc", at=spawn)
+    el2n = job.score(["el2n"], [late], runs=runs, recipe=recipe).values("el2n", at=late)
+    numbers: Numbers = []
+    for run in range(runs):
+        low = lmc[run] < CONNECTED
+        easy = np.zeros(len(low), bool)
+        order = np.argsort(el2n[run], kind="stable")
+        easy[order[: len(low) // 2]] = True
+        for part, rows in enumerate(np.array_split(order, BINS)):
+            numbers.append(
+                {
+                    "run": run, "bin": part, "rank": (part + 0.5) / BINS, "examples": len(rows), "spawn_step": spawn,
+                    "el2n_step": late, "lmc": float(lmc[run][rows].mean()), "connected": float(low[rows].mean()),
+                    "connected_if_easy": float(low[easy].mean()), "connected_all": float(low.mean()),
+                    "easy_if_connected": float(easy[low].mean()) if low.any() else float("nan"),
+                }
+            )  # fmt: skip
+    return numbers
+
+
+def judge(numbers: Numbers) -> list[Verdict]:
+    """Claim 14, second half: per run, one way and the other."""
+    first = sorted((row for row in numbers if row["bin"] == 0), key=lambda row: row["run"])
+    last = {row["run"]: row for row in numbers if row["bin"] == max(r["bin"] for r in numbers)}
+    given = {name: np.array([row[name] for row in first]) for name in first[0]}
+    hardest = np.array([last[row["run"]]["lmc"] for row in first])
+    return [
+        verdict(
+            14, "low EL2N implies a low LMC score: more of the easier half is connected (LMC below 0.02) than of all",
+            100 * given["connected_if_easy"], 100 * given["connected_all"], unit="points",
+        ),
+        verdict(14, "the hardest tenth by EL2N has a higher LMC score than the easiest", hardest, given["lmc"]),
+        verdict(
+            14, "not the reverse: easy examples are connected more often than connected examples are easy",
+            100 * given["connected_if_easy"], 100 * given["easy_if_connected"], unit="points",
+        ),
+    ]  # fmt: skip
+
+
+def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
+    from datadiet.figures.lines import lines
+
+    def by_rank(name: str) -> dict[float, list[float]]:
+        out: dict[float, list[float]] = {}
+        for row in sorted(numbers, key=lambda row: row["run"]):
+            out.setdefault(100 * row["rank"], []).append(row[name])
+        return out
+
+    step = numbers[0]["spawn_step"]
+    return {
+        "lmc-scores": lines(
+            {"mean LMC score": by_rank("lmc")}, xlabel="rank by EL2N (%)", ylabel="loss barrier",
+            title=f"{job.data.name}: LMC score of children spawned at step {step:,}, by EL2N rank",
+        ),
+        "lmc-connected": lines(
+            {"LMC below 0.02": by_rank("connected")}, xlabel="rank by EL2N (%)", ylabel="examples", percent=True,
+            title=f"{job.data.name}: examples that are connected, by EL2N rank",
+        ),
+    }  # fmt: skip
+
+
+STUDIES.register(
+    "lmc-scores",
+    Study("lmc-scores", "The LMC score of each example beside its EL2N", "LT Fig. 10", (14,), measure, judge, draw),
+)
