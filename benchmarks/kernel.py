@@ -30,8 +30,8 @@ CASES = (("small-cnn on digits", 100), ("resnet8", 100), ("resnet20", 100), ("re
 def case(name: str, count: int) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     if name.endswith("digits"):
-        x = torch.as_tensor(load("digits").train.inputs[:count]).float()
-        model = build("small-cnn", input_shape=tuple(x.shape[1:]), classes=10)
+        x = torch.as_tensor(load("digits").train.inputs[:count]).movedim(-1, 1) / 16  # (m, 1, 8, 8)
+        model = build("small-cnn", input_shape=(1, 8, 8), classes=10)
     else:
         x, model = torch.randn(count, 3, 32, 32), build(name, input_shape=(3, 32, 32), classes=10)
     for module in model.modules():

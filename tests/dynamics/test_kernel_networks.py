@@ -24,7 +24,7 @@ D = torch.float64
 def agree(model: nn.Module, x: Any, count: int, run: Any = None, little: int = 1) -> None:
     """With all memory, and with so little that layers and weights come one at a time."""
     wanted = by_loop(model, x, count) if run is None else by_loop(model, x, count, run)
-    for memory in (2**29, little):
+    for memory in (2**28, little):
         assert error(ntk(model, x, memory=memory, forward=run), wanted) < 1e-9, memory
 
 

@@ -23,7 +23,7 @@ from datadiet.gradients.norms import _ordinary, _plain, _rows, _unwrapped
 from datadiet.machine import free_memory
 
 Forward = Callable[[nn.Module, Any], Any]
-MEMORY = 2**29
+MEMORY = 2**28
 
 
 def ntk(
