@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datadiet.gradients.geometry import Geometry, crop, padded, patches
+from datadiet.gradients.geometry import Geometry, crop, over_offsets, padded, patches
 from datadiet.gradients.gram_conv import correlate_gram
 from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.linear import outer_norms
@@ -168,20 +168,7 @@ def _gram(x: Tensor, g: Tensor, geo: Geometry) -> Tensor:
     size = x.shape[2:]
     rows = x.reshape(count * groups, -1, math.prod(size))
     table = torch.bmm(rows.transpose(1, 2), rows).view(-1, *size, *size)
-    dims = len(size)
-    # Σ over the offsets of one axis after another: K1 + K2 + … passes in place of K1·K2·…
-    for axis in range(dims):
-        total = None
-        for at in range(geo.kernel[axis]):
-            start = at * geo.dilation[axis]
-            window = slice(start, start + geo.span(axis, out[axis]), geo.stride[axis])
-            index = [slice(None)] * (1 + 2 * dims)
-            index[1 + axis] = index[1 + dims + axis] = window
-            part = table[tuple(index)]
-            # Not in place on the first: it would write into the table that later offsets still read.
-            total = part if total is None else (total + part if at == 1 else total.add_(part))
-        assert total is not None
-        table = total
+    table = over_offsets(table, 1, 1 + len(size), out, geo)
     left = g.reshape(count * groups, -1, math.prod(out))
     other = torch.bmm(left.transpose(1, 2), left)
     return torch.linalg.vecdot(table.reshape(count, -1), other.view(count, -1))

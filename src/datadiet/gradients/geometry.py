@@ -46,3 +46,25 @@ def padded(x: Tensor, geo: Geometry) -> Tensor:
     if not any(geo.padding):
         return x
     return F.pad(x, [p for p in reversed(geo.padding) for _ in (0, 1)])
+
+
+def over_offsets(table: Tensor, first: int, second: int, out: Sequence[int], geo: Geometry) -> Tensor:
+    """Inner products of patches from those of pixels: Σ_κ table[…, p + κ, …, q + κ, …].
+
+    Args:
+        table: input positions along as many dimensions from `first` on, and again from `second` on.
+        out: output positions along each spatial dimension.
+    """
+    # Σ over the offsets of one axis after another: K1 + K2 + … passes in place of K1·K2·…
+    for axis, places in enumerate(out):
+        total: Tensor | None = None
+        for at in range(geo.kernel[axis]):
+            start = at * geo.dilation[axis]
+            index = [slice(None)] * table.dim()
+            index[first + axis] = index[second + axis] = slice(start, start + geo.span(axis, places), geo.stride[axis])
+            part = table[tuple(index)]
+            # Not in place on the first: it would write into the table that later offsets still read.
+            total = part if total is None else (total + part if at == 1 else total.add_(part))
+        assert total is not None
+        table = total
+    return table

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from datadiet.gradients.geometry import Geometry, crop, padded, patches
+from datadiet.gradients.geometry import Geometry, crop, over_offsets, padded, patches
 from datadiet.gradients.gram_forms import ENTRY, Inputs, outer_gram
 from datadiet.gradients.gram_matrix import Gram
 
@@ -61,18 +61,5 @@ def correlate_gram(total: Gram, x: Tensor, g: Tensor, geo: Geometry, form: str |
 def _table(a: Tensor, b: Tensor, size: Sequence[int], out: Sequence[int], geo: Geometry) -> Tensor:
     """Inner products of patches, (b·P, b'·P), of pixels (b, Q, I) and (b', Q, I)."""
     table = (a.flatten(0, 1) @ b.flatten(0, 1).T).view(len(a), *size, len(b), *size)
-    dims = len(size)
-    # Σ over the offsets of one axis after another: K1 + K2 + … passes in place of K1·K2·…
-    for axis in range(dims):
-        total: Tensor | None = None
-        for at in range(geo.kernel[axis]):
-            start = at * geo.dilation[axis]
-            window = slice(start, start + geo.span(axis, out[axis]), geo.stride[axis])
-            index = [slice(None)] * (2 + 2 * dims)
-            index[1 + axis] = index[2 + dims + axis] = window
-            part = table[tuple(index)]
-            # Not in place on the first: it would write into the table that later offsets still read.
-            total = part if total is None else (total + part if at == 1 else total.add_(part))
-        assert total is not None
-        table = total
+    table = over_offsets(table, 1, 2 + len(size), out, geo)
     return table.reshape(len(a) * math.prod(out), -1)
