@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from datadiet import data, figures, models, scores, selection, studies
+    from datadiet import data, figures, lottery, models, scores, selection, studies
     from datadiet.data import Dataset, load
     from datadiet.dynamics.connectivity import linear_path
     from datadiet.dynamics.kernel import kernel_velocity, ntk
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datadiet.flows.train import train
     from datadiet.flows.tune import tune_window
     from datadiet.gradients import grand, grand_loader
+    from datadiet.lottery import find_tickets
     from datadiet.scores.export import load_table
     from datadiet.scores.table import ScoreTable
     from datadiet.scores.watch import Watch
@@ -53,6 +54,7 @@ _HOMES = {
     "connectivity": "datadiet.flows.connectivity",
     "data": "datadiet.data",
     "figures": "datadiet.figures",
+    "find_tickets": "datadiet.lottery",
     "grand": "datadiet.gradients",
     "grand_loader": "datadiet.gradients",
     "kernel_velocity": "datadiet.dynamics.kernel",
@@ -60,6 +62,7 @@ _HOMES = {
     "load": "datadiet.data",
     "load_subset": "datadiet.flows.select",
     "load_table": "datadiet.scores.export",
+    "lottery": "datadiet.lottery",
     "models": "datadiet.models",
     "ntk": "datadiet.dynamics.kernel",
     "run": "datadiet.flows.run",
@@ -87,6 +90,7 @@ __all__ = [
     "connectivity",
     "data",
     "figures",
+    "find_tickets",
     "grand",
     "grand_loader",
     "kernel_velocity",
@@ -94,6 +98,7 @@ __all__ = [
     "load",
     "load_subset",
     "load_table",
+    "lottery",
     "models",
     "ntk",
     "run",

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Multiply-adds of a training step. Below the first, autocast's conversions cost more than its products save; below the
 # second, jobs of one thread side by side do more steps a second than one job on all cores.
-WORTH_HALF = 2e9
+WORTH_HALF = 4e8
 WORTH_THREADS = 2e10
 
 

@@ -135,4 +135,4 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
 def _latest(task: RunTask) -> int:
     """The step from which a run would go on."""
     steps = [step for step in folder_of(task).steps() if step <= task.until]
-    return max(steps, default=task.spec.parent[1] if task.spec.parent else 0)
+    return max(steps, default=task.spec.start)

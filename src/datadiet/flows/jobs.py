@@ -168,21 +168,24 @@ class _Work:
             }
         )
         if spec.parent is not None:
-            self._inherit(*spec.parent)
+            self._inherit(*spec.parent, spec.rewind)
+        if task.mask is not None:
+            task.mask.hold(self.model, self.optimizer)
         self.forward: Any = torch.compile(self.model, dynamic=False) if task.numerics.compiled else None
         self.begun = True
 
-    def _inherit(self, parent: str, step: int) -> None:
-        """A child begins with its parent's weights and optimiser, and draws from its own streams."""
+    def _inherit(self, parent: str, step: int, rewind: int | None) -> None:
+        """A child begins with its parent's weights and momentum, or rewound with momentum afresh, and own streams."""
         point = Store(self.task.store).run(parent).load_checkpoint(step)
         if point is None:
             raise DatadietError(
                 f"there is no checkpoint of the parent run {parent} at step {step}", where=self.context.label,
                 fix="train the parent to that step first",
             )  # fmt: skip
-        tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(("model/", "optimizer/"))}
+        inherited = ("model/", "optimizer/") if rewind is None else ("model/",)
+        tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(inherited)}
         unpack({**tensors, "random/cpu": torch.get_rng_state()}, self.model, self.optimizer, where=parent)
-        self.moment.step = step
+        self.moment.step = self.task.spec.start
 
     def go(self) -> tuple[int, int]:
         missing = missing_marks(self.task, self.folder)
@@ -294,6 +297,8 @@ class _Work:
     def replay(self, observers: Sequence[Observer], steps: int) -> None:
         model = deepcopy(self.model)
         optimizer = make_optimizer(model, self.task.spec.recipe)
+        if self.task.mask is not None:
+            self.task.mask.hold(model, optimizer)
         optimizer.load_state_dict(deepcopy(self.optimizer.state_dict()))
         moment = Moment(model, optimizer, self.moment.step, self.moment.steps_per_epoch, self.moment.steps_per_pass)
         train(

@@ -12,6 +12,7 @@ from datadiet.data.batches import Batches
 from datadiet.data.order import Order
 from datadiet.dynamics.coherence import GradientNorms, batch_gradients, coherence
 from datadiet.flows.jobs import Seen
+from datadiet.scores.el2n import el2n
 from datadiet.task import classification
 from datadiet.training.evaluate import predict
 
@@ -97,3 +98,14 @@ class Accuracies:
                 correct = classification.correct(predict(seen.model, batches, seen.numerics), batches.labels)
                 out[name] = correct.cpu().numpy().astype(np.uint8)
         return out
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The length of each training example's error vector, against the labels of training: `el2n`, (N,) float32."""
+
+    key: str = "errors"
+
+    def take(self, seen: Seen) -> dict[str, np.ndarray]:
+        values = el2n(predict(seen.model, seen.batches, seen.numerics), seen.batches.labels)
+        return {"el2n": values.float().cpu().numpy()}

@@ -15,6 +15,7 @@ from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
 from datadiet.store import Store
 from datadiet.store.runs import RunFolder
+from datadiet.training.masks import Mask
 from datadiet.training.recipe import RunSpec
 
 RESUME_EVERY = 60.0  # seconds of training between two resume points
@@ -46,6 +47,7 @@ class RunTask:
         marks: steps at which scores are taken; each keeps a checkpoint.
         scores: names of the scores.
         rows: training rows of a subset; None for all.
+        mask: which weights are left, whose digest the spec has; None for all.
         evaluate: splits whose accuracy is taken at `until`: "test", "validation".
         keep: steps whose checkpoint is kept, besides the marks.
         measures: (step, Measure) of what else is taken; each step keeps a checkpoint.
@@ -68,6 +70,7 @@ class RunTask:
     wait: bool = False
     resume_every: float = RESUME_EVERY
     needs: tuple[Any, ...] = ()
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ class RunSpec:
         subset: digest of the rows trained on; None for all.
         parent: (name of a run, step) from which this one continues, for spawned and rewound runs.
         mask: digest of a weight mask.
+        rewind: the step this run begins at, where its parent's weights were rewound: momentum starts afresh. None for
+            a child that goes on from its parent's step with its momentum.
         weights: fingerprint of the initial weights, for a user's own model.
     """
 
@@ -142,6 +144,7 @@ class RunSpec:
     parent: tuple[str, int] | None = None
     mask: str | None = None
     weights: str | None = None
+    rewind: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Non-default fields only, so that a field added later leaves the names of old runs alone."""
@@ -159,6 +162,13 @@ class RunSpec:
         """32 hex digits: the hash of the canonical JSON."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def start(self) -> int:
+        """The step at which this run begins."""
+        if self.rewind is not None:
+            return self.rewind
+        return 0 if self.parent is None else self.parent[1]
 
     @property
     def stream(self) -> tuple[int, str, int]:
