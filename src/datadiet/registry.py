@@ -62,6 +62,10 @@ class Registry(Generic[T]):
         self._load()
         return name in self._entries
 
+    def __len__(self) -> int:
+        self._load()
+        return len(self._entries)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 

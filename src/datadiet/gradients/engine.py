@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Owned, Ruled, Use, watching
+from datadiet.gradients.capture import Owned, Ruled, Use, Walk, watching
 from datadiet.gradients.fallback import (
     Recall,
     Weights,
@@ -313,7 +313,7 @@ _KEPT = 16
 
 def plan_for(
     model: nn.Module, run: Callable[[Any], Any], few_inputs: Any, more_inputs: Any, targets: dict[int, str],
-    ruled: list[Ruled], forward: Callable[..., Any] | None,
+    walk: Walk, ruled: list[Ruled], forward: Callable[..., Any] | None,
 ) -> Plan:  # fmt: skip
     """The model's plan for inputs of these shapes, made on the first need."""
     leaves = tree_leaves(few_inputs)
@@ -321,14 +321,14 @@ def plan_for(
     # Names and ids only: a plan must not keep its model alive.
     signature = (
         tuple((tuple(t.shape), t.dtype, t.device) if isinstance(t, Tensor) else repr(t) for t in leaves),
-        tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for m in model.modules()),
+        tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for _, m in walk),
         tuple((item.name, id(item.rule)) for item in ruled), _identity(forward), torch.is_autocast_enabled(device),
     )  # fmt: skip
     kept = _plans.setdefault(model, {})
     if signature not in kept:
         if len(kept) >= _KEPT:
             kept.pop(next(iter(kept)))
-        modes = [(m, m.training) for m in model.modules()]
+        modes = [(m, m.training) for _, m in walk]
         try:
             with torch.random.fork_rng(devices=_devices(device)):
                 kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets, ruled)

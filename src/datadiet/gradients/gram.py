@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from datadiet.errors import DatadietError
-from datadiet.gradients.capture import borrowed, ruled_modules
+from datadiet.gradients.capture import borrowed, ruled_modules, trainable
 from datadiet.gradients.engine import plan_for, upcast
 from datadiet.gradients.fallback import Weights, model_gradients, refuse_dropout, swapped
 from datadiet.gradients.gram_matrix import Gram
@@ -47,8 +47,9 @@ def ntk(
     count, device = _examples(inputs)
     if mode not in ("eval", "as-is"):
         raise DatadietError(f"{mode!r} is not a mode", where="mode", fix='write "eval" or "as-is"')
-    parameters = {id(p): p for p in model.parameters() if p.requires_grad}
-    targets = {id(p): name for name, p in model.named_parameters() if id(p) in parameters}
+    walk = list(model.named_modules())
+    named = trainable(walk)
+    parameters, targets = {id(p): p for p in named.values()}, {id(p): name for name, p in named.items()}
     if not targets:
         raise DatadietError("the model has no trainable parameter", where="model", fix="unfreeze some of them")
     wide = any(p.dtype == torch.float64 for p in parameters.values())
@@ -63,11 +64,11 @@ def ntk(
             return _logits(model(**given))
         return _logits(model(*given) if isinstance(given, (tuple, list)) else model(given))
 
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(model, evaluate=mode == "eval"):
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         inputs = tree_map(_ordinary, inputs)
-        ruled = ruled_modules(model, targets)
+        ruled = ruled_modules(walk, targets)
         two, three = (_rows(inputs, torch.arange(n) % count) for n in (2, 3))
-        plan = plan_for(model, call, two, three, targets, ruled, forward)
+        plan = plan_for(model, call, two, three, targets, walk, ruled, forward)
         logits = _width(model, call, two)
         _refuse_what_does_not_fit(count, logits, dtype, device)
         total = Gram(count, logits, device=device, dtype=dtype, memory=memory)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.gradients.capture import borrowed, ruled_modules
+from datadiet.gradients.capture import Walk, borrowed, ruled_modules, trainable
 from datadiet.gradients.engine import plan_for, run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
@@ -61,7 +61,8 @@ def grand(
         raise DatadietError(f"{mode!r} is not a mode", where="mode", fix='write "eval" or "as-is"')
     if chunk is not None and chunk < 1:
         raise DatadietError(f"{chunk} examples a pass", where="chunk", fix="write 1 or more, or leave it out")
-    named = {name: p for name, p in job.model.named_parameters() if p.requires_grad}
+    walk = list(job.model.named_modules())
+    named = trainable(walk)
     if last_layer:
         named = _of_last_layer(job.model, named, last_layer)
     if not named:
@@ -69,14 +70,14 @@ def grand(
     device = next((t.device for t in tree_leaves(inputs) if isinstance(t, Tensor)), torch.device("cpu"))
     dtype = torch.float64 if any(p.dtype == torch.float64 for p in named.values()) else torch.float32
     groups = _groups(per, named)
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(job.model, evaluate=mode == "eval"):
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         if count == 0:
             squared = {id(p): torch.zeros(0, dtype=dtype, device=device) for p in named.values()}
         else:
             step = min(chunk or count, count)
             pieces = [slice(i, min(i + step, count)) for i in range(0, count, step)]
             rows = [_rows((inputs, labels), part) for part in pieces]
-            found = [job.squares(some_inputs, some_labels, named) for some_inputs, some_labels in rows]
+            found = [job.squares(some_inputs, some_labels, named, walk) for some_inputs, some_labels in rows]
             squared = {n: torch.cat([f[n] for f in found]) for n in found[0]}
         if check and count:
             job.compare(inputs, labels, named, squared, count)
@@ -114,7 +115,9 @@ class _Job:
             check_labels(outputs, labels)
         return total_loss(self.loss, outputs, labels, count, _rows)
 
-    def squares(self, inputs: Any, labels: Any, named: dict[str, nn.Parameter]) -> dict[int, Tensor]:
+    def squares(
+        self, inputs: Any, labels: Any, named: dict[str, nn.Parameter], walk: Walk
+    ) -> dict[int, Tensor]:  # fmt: skip
         """Squared norms by parameter id, (B,) each."""
         inputs, labels = tree_map(_ordinary, (inputs, labels))
         tensors, spec = tree_flatten((inputs, labels))
@@ -123,8 +126,8 @@ class _Job:
         parameters = {id(p): p for p in named.values()}
         picks = [torch.arange(n, device=lead.device) % count for n in (2, 3)]
         two, three = (_rows(inputs, pick) for pick in picks)
-        ruled = ruled_modules(self.model, targets)
-        plan = plan_for(self.model, self.call, two, three, targets, ruled, self.forward)
+        ruled = ruled_modules(walk, targets)
+        plan = plan_for(self.model, self.call, two, three, targets, walk, ruled, self.forward)
         first = next(iter(named.values()))
         squared = run_pass(
             self.model, plan, targets, parameters, count, self.memory, ruled,

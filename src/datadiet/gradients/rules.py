@@ -75,16 +75,25 @@ def rule_for(module: nn.Module) -> Rule | None:
     """The rule of a module: that of its class, or of the nearest base class whose computation it did not change."""
     if "forward" in module.__dict__:
         return None  # replaced on the instance; what it does now is not what the rule knows
-    for kind in type(module).__mro__:
-        if kind is nn.Module:
-            return None
-        name = class_name(kind)
-        if name in RULES:
-            if any(_changed(type(module), kind, method) for method in ("forward", "_conv_forward")):
-                return None
-            rule = RULES.get(name)
-            return rule if rule.applies(module) else None
-    return None
+    found = _known_base(type(module))
+    if found is None or any(_changed(type(module), found[0], method) for method in ("forward", "_conv_forward")):
+        return None
+    return found[1] if found[1].applies(module) else None
+
+
+_bases: tuple[int, dict[type, tuple[type, Rule] | None]] = (0, {})
+
+
+def _known_base(kind: type) -> tuple[type, Rule] | None:
+    """The nearest of a class and its bases that has a rule; looked up once, until rules are added."""
+    global _bases
+    if _bases[0] != len(RULES):
+        _bases = (len(RULES), {})
+    if kind not in _bases[1]:
+        bases = kind.__mro__[: kind.__mro__.index(nn.Module)]
+        named = ((base, class_name(base)) for base in bases)
+        _bases[1][kind] = next(((base, RULES.get(name)) for base, name in named if name in RULES), None)
+    return _bases[1][kind]
 
 
 def _changed(kind: type, base: type, method: str) -> bool:

@@ -505,7 +505,7 @@ class _Work:
             label, variant.pretraining.name, variant.step, accuracy,
             np.array([one["test"].mean() for one in start]), np.array([one["train"].mean() for one in start]),
             tuple(tuple(one) for one in masks),  # type: ignore[arg-type]
-            tuple(None if s is None or isinstance(s, str) else np.asarray(s.indices) for s in map(self.subsets.get, keys)),
+            tuple(np.asarray(s.indices) if isinstance(s, Subset) else None for s in map(self.subsets.get, keys)),
             **more,
         )  # fmt: skip
 

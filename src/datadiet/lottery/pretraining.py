@@ -97,7 +97,7 @@ class Pretraining:
             if present.min() < each:
                 few = int(np.flatnonzero((counts > 0) & (counts < each))[0])
                 raise DatadietError(
-                    f"class {data.classes[few]} has {counts[few]:,} examples, {self.size:,} balanced need {each:,} of it",
+                    f"class {data.classes[few]} has {counts[few]:,} examples, in balance {each:,} of it are needed",
                     where=f"--pretrain {self.name}", fix="take fewer, or say --balanced no",
                 )  # fmt: skip
 
