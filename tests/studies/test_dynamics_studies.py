@@ -54,14 +54,9 @@ def coherence(row: Row, good: bool) -> Row:
     return dict.fromkeys(("test", "train", "easy", "cosine"), 0.8 if better else 0.4)
 
 
-def error_distribution(row: Row, good: bool) -> Row:
-    wide = (row["subset"] == "easiest") == good
-    return {"spread": 0.5 if wide else 0.2, "ends": 0.9 if wide else 0.5}
-
-
 WORLDS = {
     "kernel-velocity": kernel_velocity, "connectivity": connectivity, "lmc-scores": lmc_scores,
-    "coherence": coherence, "error-distribution": error_distribution,
+    "coherence": coherence,
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.noise import parse as parse_noise
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
+from datadiet.flows.lmc import spawned_tasks
 from datadiet.flows.measures import Accuracies, Errors, GradientCoherence
 from datadiet.flows.plan import (
     Network,
@@ -48,6 +49,7 @@ from datadiet.lottery.result import Lottery, Outcome, check_folder
 from datadiet.numerics import Numerics
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
+from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.store.files import writable_folder
 from datadiet.training.masks import Mask
@@ -121,7 +123,12 @@ class LotteryPlan:
 
         Runs whose masks or subsets are not known yet stand under made-up names, so that they count as missing.
         """
-        out = [(f"scoring by {name}", p.data, p.recipe, p.tasks) for name, p in self.scorings.items()]
+        out = []
+        for name, p in self.scorings.items():
+            out.append((f"scoring by {name}", p.data, p.recipe, p.tasks))
+            spawned = spawned_tasks(p.scores, p.tasks, p.marks, p.data)
+            if spawned:
+                out.append(("children of scoring runs", p.data, p.recipe, spawned))
         tables = {n: execute_score(p) for n, p in self.scorings.items() if all(is_done(t, p.data) for _, t in p.tasks)}
         known = self.scorings.keys() <= tables.keys()
         work = _Work(self, tables if known else None)
@@ -174,8 +181,8 @@ def plan_tickets(
     network = inspect(chosen, data)
 
     def at(step: str | int) -> int:
-        text = f"{step}it" if str(step).isdigit() and int(step) else step
-        return marks_for(chosen, data, [text])[0]
+        plain = int(step) if str(step).isdecimal() else step
+        return Step.parse(plain, where="--steps").resolve(chosen.steps_per_epoch(len(data)))
 
     short = at(steps) if steps is not None else max(1, at(usual.steps) // 2)
     wanted = [
@@ -358,6 +365,8 @@ class _Work:
         if by is not None and self.tables is None:
             return f"not known: {variant.label}"
         table = None if by is None or self.tables is None else self.tables[by]
+        if by is not None and run:  # scores are of all replicates, so are the examples they choose
+            return self.subsets[variant.label, 0]
         at = None if by is None else f"{self.plan.scorings[by].marks[0]}it"
         return variant.pretraining.subset(self.plan.noisy, table, at, variant.balanced, self.plan.seed, run)
 

@@ -65,7 +65,7 @@ class Pretraining:
                 raise DatadietError(f"{size!r} examples", where=f"--pretrain {text}", fix="a whole number, 1 or more")
             count = int(size)
         if steps is not None:
-            steps = str(Step.parse(steps, where="--pretrain"))
+            steps = str(Step.parse(int(steps) if steps.isdecimal() else steps, where="--pretrain"))
         return cls(policy, by, count, steps)
 
     @property

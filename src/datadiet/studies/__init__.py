@@ -28,7 +28,13 @@ from datadiet.studies import (  # noqa: F401  # isort: skip
     connectivity,
     lmc_scores,
     coherence,
+    lottery,
+    lottery_noise,
+    lottery_scores,
     error_distribution,
+    barrier_and_performance,
+    pretraining,
+    warmup,
 )
 
 __all__ = [

@@ -1,19 +1,19 @@
-"""Per-example errors of networks pre-trained on all data and on few easy examples (LT Figure 9, the dense half)."""
+"""Per-example errors at the pre-trained point, before and after the sparse projection (LT Figure 9)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datadiet.flows.compare import FULL, plan_compare
-from datadiet.flows.select import select
-from datadiet.flows.tasks import folder_of
-from datadiet.studies.coherence import PRETRAINED, keep_of
+from datadiet.flows.compare import FULL
+from datadiet.lottery import Pretraining
+from datadiet.lottery.imp import PROJECTED
+from datadiet.lottery.pruning import FRACTION
 from datadiet.studies.job import StudyJob
-from datadiet.studies.settling import runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
+from datadiet.studies.tickets import Terms, terms, tickets
 from datadiet.studies.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -21,56 +21,70 @@ if TYPE_CHECKING:
 
 BINS = 28
 LOW, HIGH = 0.25, 1.0  # EL2N below which an example is learned, and above which it is wrong with confidence
+DENSE, SPARSE = "before", "after"
 
 
-def pretraining_steps(job: StudyJob) -> int:
-    """t*: after as many steps as all data needs in the paper; a tenth of the horizon at quick."""
-    return job.part(0.1 if job.scale.name == "quick" else PRETRAINED)
+def projected(given: Terms) -> int:
+    """The level that is looked at, beyond which nothing need be trained: it leaves about what the paper's 6 leave."""
+    return max(1, min(given.levels, round(PROJECTED * math.log(1 - FRACTION) / math.log(1 - given.fraction))))
+
+
+def shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(B,) parts of the values in each bin; those beyond the ends are in the outermost."""
+    return np.asarray(np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values))
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(runs,) total variation between two histograms of each run, (runs, B): 0 for the same, 1 for disjoint ones."""
+    return np.asarray(np.abs(np.asarray(first) - np.asarray(second)).sum(1) / 2)
 
 
 def measure(job: StudyJob) -> Numbers:
-    table = job.score(["el2n"], [job.curve_step])
-    easy = select(table, "el2n", keep_of(job), "easiest", at=job.curve_step, seed=job.seed)
-    full = pretraining_steps(job)
-    half = max(1, full // 2)
-    plan = plan_compare(
-        job.data, {"easiest": easy}, runs=job.scale.runs, recipe=job.recipe, seed=job.seed, setup=job.setup
-    )
-    tasks, about = [], []
-    for name, _, _, group in plan.groups:
-        kind = name if name in (FULL, "easiest") else "random"
-        for run, (label, task) in enumerate(group):
-            asked = replace(task, marks=(half, full), scores=("el2n",), evaluate=(), until=full)
-            tasks.append((label, asked))
-            about.append((kind, run))
-    there = job.execute("pre-training", runs_of(job, job.recipe, tasks))
-    numbers: Numbers = []
+    given = terms(job)
+    ways = {
+        (FULL, "t*"): Pretraining("all", steps=f"{given.full}it"),
+        (FULL, "t*/2"): Pretraining("all"),
+        ("easiest", "t*/2"): Pretraining("easiest", "el2n", given.size),
+    }
+    asked = {f"{subset}, {part}": way for (subset, part), way in ways.items()}
+    found = tickets(job, asked, instruments=("errors",), levels=projected(given))
     edges = np.linspace(0, np.sqrt(2), BINS + 1)
-    for (kind, run), (_, task) in zip(about, tasks, strict=True):
-        for step in (half, full):
-            found = folder_of(task).load_shard("el2n", step) if there else None
-            values = found[0] if found is not None else job.made_up((len(job.data),), "el2n", kind, run, step)
-            counts = np.histogram(np.clip(values, 0, edges[-1]), edges)[0] / len(values)
-            numbers += [
-                {
-                    "subset": kind, "run": run, "step": step, "part": "t*" if step == full else "t*/2", "bin": i,
-                    "error": float((edges[i] + edges[i + 1]) / 2), "share": float(count),
-                    "ends": float(np.mean((values < LOW) | (values > HIGH))), "spread": float(np.std(values)),
-                }
-                for i, count in enumerate(counts)
-            ]  # fmt: skip
+    numbers: Numbers = []
+    for (subset, part), name in zip(ways, asked, strict=True):
+        one = found[name]
+        assert one.errors_dense is not None
+        assert one.errors_sparse is not None
+        for when, errors in ((DENSE, one.errors_dense), (SPARSE, one.errors_sparse)):
+            for run, values in enumerate(errors):
+                numbers += [
+                    {
+                        "subset": subset, "run": run, "step": one.step, "part": part, "projection": when,
+                        "density": 1.0 if when == DENSE else float(one.density[-1]), "bin": i,
+                        "error": float((edges[i] + edges[i + 1]) / 2), "share": float(share),
+                        "ends": float(np.mean((values < LOW) | (values > HIGH))), "spread": float(np.std(values)),
+                    }
+                    for i, share in enumerate(shares(values, edges))
+                ]  # fmt: skip
     return numbers
 
 
-def per_run(numbers: Numbers, subset: str, part: str, column: str) -> np.ndarray:
+def per_run(numbers: Numbers, subset: str, part: str, column: str, when: str = DENSE) -> np.ndarray:
     """(runs,) values of a column that is the same in all bins."""
-    rows = [r for r in numbers if r["subset"] == subset and r["part"] == part and r["bin"] == 0]
+    at = (subset, part, when, 0)
+    rows = [r for r in numbers if (r["subset"], r["part"], r["projection"], r["bin"]) == at]
     return np.array([r[column] for r in sorted(rows, key=lambda r: r["run"])])
 
 
+def histogram(numbers: Numbers, subset: str, part: str, when: str) -> np.ndarray:
+    """(runs, BINS) parts of the examples by their error."""
+    rows = [r for r in numbers if (r["subset"], r["part"], r["projection"]) == (subset, part, when)]
+    rows.sort(key=lambda r: (r["run"], r["bin"]))
+    return np.array([r["share"] for r in rows]).reshape(len({r["run"] for r in rows}), -1)
+
+
 def judge(numbers: Numbers) -> list[Verdict]:
-    """Claim 18 before the sparse projection; its other half needs masks."""
-    return [
+    """Claim 18: before the sparse projection, across it, and after it. Distances are total variations, run by run."""
+    out = [
         verdict(
             18, "before the projection, easy data at t*/2 shows a split: errors spread wider than of all data at t*",
             per_run(numbers, "easiest", "t*/2", "spread"), per_run(numbers, FULL, "t*", "spread"),
@@ -82,17 +96,46 @@ def judge(numbers: Numbers) -> list[Verdict]:
         ),
     ]  # fmt: skip
 
+    def at(subset: str, part: str, when: str) -> np.ndarray:
+        return histogram(numbers, subset, part, when)
+
+    moved = distance(at("easiest", "t*/2", DENSE), at("easiest", "t*/2", SPARSE))
+    for part in ("t*", "t*/2"):
+        out.append(
+            verdict(
+                18, f"the projection changes the errors of easy data at t*/2 more than those of all data at {part}",
+                moved, distance(at(FULL, part, DENSE), at(FULL, part, SPARSE)),
+            )
+        )  # fmt: skip
+    late, early, easy = (at(*which, SPARSE) for which in ((FULL, "t*"), (FULL, "t*/2"), ("easiest", "t*/2")))
+    out += [
+        verdict(
+            18, "after the projection, easy data at t*/2 is nearer to all data at t* than all data at t*/2 is",
+            distance(early, late), distance(easy, late),
+        ),
+        verdict(
+            18, "… and nearer to all data at t* than to all data at t*/2", distance(easy, early), distance(easy, late)
+        ),
+    ]  # fmt: skip
+    return out
+
 
 def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
     from datadiet.figures.lines import lines
 
-    curves: dict[str, dict[float, list[float]]] = {}
-    for row in sorted(numbers, key=lambda row: row["run"]):
-        if (row["subset"], row["part"]) in ((FULL, "t*"), (FULL, "t*/2"), ("easiest", "t*/2"), ("random", "t*/2")):
-            curves.setdefault(f"{row['subset']}, {row['part']}", {}).setdefault(row["error"], []).append(row["share"])
-    title = f"{job.data.name}: error of each example before the sparse projection"
-    figure = lines(curves, xlabel="EL2N of the example", ylabel="examples", percent=True, title=title, ticks=False)
-    return {"error-distribution": figure}
+    out = {}
+    for when in (DENSE, SPARSE):
+        curves: dict[str, dict[float, list[float]]] = {}
+        here = [row for row in numbers if row["projection"] == when]
+        for row in sorted(here, key=lambda row: row["run"]):
+            name = f"{'all' if row['subset'] == FULL else row['subset']}, {row['part']}"
+            curves.setdefault(name, {}).setdefault(row["error"], []).append(row["share"])
+        left = "" if when == DENSE else f" to {100 * here[0]['density']:.3g} % of the weights"
+        out["error-distribution" if when == DENSE else "error-distribution-projected"] = lines(
+            curves, xlabel="EL2N of the example", ylabel="examples", percent=True, ticks=False,
+            title=f"{job.data.name}: errors {when} the sparse projection{left}",
+        )  # fmt: skip
+    return out
 
 
 STUDIES.register(

@@ -49,11 +49,16 @@ class Verdict:
     def measured(self) -> str:
         """The measured values for people: "+1.17 points [0.4, 1.9], 4 runs"."""
         unit = f" {self.unit}" if self.unit else ""
-        ends = "" if math.isnan(self.low) else f" [{self.low:+.3g}, {self.high:+.3g}]"
+        ends = "" if math.isnan(self.low) else f" [{_said(self.low)}, {_said(self.high)}]"
         above = f", claimed above {self.margin:+.3g}" if self.margin else ""
         runs = f", {self.runs} run{'s' * (self.runs != 1)}"
-        mean = "no value" if math.isnan(self.mean) else f"{self.mean:+.3g}"
+        mean = "no value" if math.isnan(self.mean) else _said(self.mean)
         return f"{mean}{unit}{ends}{above}{runs}"
+
+
+def _said(value: float) -> str:
+    """Three digits with a sign; what is zero but for rounding as zero."""
+    return f"{0.0 if abs(value) < 1e-12 else value:+.3g}"
 
 
 def verdict(
