@@ -44,12 +44,8 @@ def pieces(recipe: Recipe, data: Dataset) -> tuple[Moment, Batches, Order, Calla
     model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
-    order = Order(
-        np.arange(len(data)), recipe.batch_size, (0, "score", 0), pad=recipe.pad, flip=recipe.flip
-    )
-    moment = Moment(
-        model, make_optimizer(model, recipe), 0, recipe.steps_per_epoch(len(data)), order.steps_per_pass
-    )
+    order = Order(np.arange(len(data)), recipe.batch_size, (0, "score", 0), pad=recipe.pad, flip=recipe.flip)
+    moment = Moment(model, make_optimizer(model, recipe), 0, recipe.steps_per_epoch(len(data)), order.steps_per_pass)
     return moment, batches, order, learning_rate(recipe, len(data))
 
 
@@ -82,9 +78,7 @@ def ours(recipe: Recipe, data: Dataset, steps: int, watch: bool = False) -> Bloc
 
     def block() -> None:
         stop = moment.step + steps
-        train(
-            moment, stop, batches=batches, order=order, rate=rate, task=classification, observers=observers
-        )
+        train(moment, stop, batches=batches, order=order, rate=rate, task=classification, observers=observers)
 
     return block
 

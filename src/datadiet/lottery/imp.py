@@ -35,7 +35,6 @@ from datadiet.flows.plan import (
     defaults_for,
     environment,
     inspect,
-    marks_for,
     recipe_for,
 )
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
@@ -76,7 +75,9 @@ class Variant:
 
     @property
     def label(self) -> str:
-        return "no pre-training" if self.step == 0 else f"{self.pretraining.name}, {self.step:,} steps"
+        if self.step == 0:
+            return "no pre-training"
+        return f"{self.pretraining.name}, {self.step:,} step{'s' * (self.step != 1)}"
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ class LotteryPlan:
 
         Runs whose masks or subsets are not known yet stand under made-up names, so that they count as missing.
         """
-        out = []
+        out, tables = [], {}
         for name, p in self.scorings.items():
             out.append((f"scoring by {name}", p.data, p.recipe, p.tasks))
             spawned = spawned_tasks(p.scores, p.tasks, p.marks, p.data)
             if spawned:
                 out.append(("children of scoring runs", p.data, p.recipe, spawned))
-        tables = {n: execute_score(p) for n, p in self.scorings.items() if all(is_done(t, p.data) for _, t in p.tasks)}
+            elif all(is_done(task, p.data) for _, task in p.tasks):
+                tables[name] = execute_score(p)  # reads them
         known = self.scorings.keys() <= tables.keys()
         work = _Work(self, tables if known else None)
         out.append(("pre-training", self.noisy, self.pre_recipe, _once(work.pretrainings.values())))
@@ -217,10 +219,19 @@ def plan_tickets(
         if name not in by:
             raise unknown("score of a pre-training", name, by, where="--score-at")
     runs = score_runs if score_runs is not None else defaults.runs
+
+    def scored_at(step: str) -> str:
+        when = at(step)
+        if when > until:
+            raise DatadietError(
+                f"{step} is step {when:,}, and the run has {until:,}", where="--score-at", fix="take the score earlier"
+            )
+        return f"{when}it"
+
     scorings = {
         name: plan_score(
             noisy, scores=[name], runs=min(runs, LMC_RUNS) if name == "lmc" else runs,
-            at=[marks_for(chosen, noisy, [when.get(name, usual.scores_at)])[0]], recipe=chosen, seed=seed, setup=setup,
+            at=[scored_at(when.get(name, usual.scores_at))], recipe=chosen, seed=seed, setup=setup,
         )
         for name in by
     }  # fmt: skip

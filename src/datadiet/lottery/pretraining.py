@@ -18,6 +18,8 @@ from datadiet.flows.select import select
 from datadiet.scores import SCORES, ScoreTable
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
+from datadiet.selection.balance import quotas
+from datadiet.selection.order import Tie
 from datadiet.steps import Step
 
 POLICIES = ("all", "easiest", "hardest", "random")
@@ -91,15 +93,15 @@ class Pretraining:
                 fix="take fewer",
             )  # fmt: skip
         if balanced:
-            counts = np.bincount(np.asarray(data.labels), minlength=len(data.classes))
-            present = counts[counts > 0]
-            each = self.size // len(present)
-            if present.min() < each:
-                few = int(np.flatnonzero((counts > 0) & (counts < each))[0])
+            counts = np.bincount(np.asarray(data.labels), minlength=len(data.classes)).astype(np.int64)
+            # The remainder of a random subset comes from the pool, that of a ranked one a class.
+            even = self.size - self.size % int(np.count_nonzero(counts)) if self.policy == "random" else self.size
+            try:
+                quotas(counts, even, Tie.of(data.fingerprint))
+            except DatadietError as error:
                 raise DatadietError(
-                    f"class {data.classes[few]} has {counts[few]:,} examples, in balance {each:,} of it are needed",
-                    where=f"--pretrain {self.name}", fix="take fewer, or say --balanced no",
-                )  # fmt: skip
+                    error.what, where=f"--pretrain {self.name}", fix="take fewer, or say --balanced no"
+                ) from None
 
     def subset(
         self, data: Dataset, table: ScoreTable | None, at: str | int | None, balanced: bool, seed: int, run: int

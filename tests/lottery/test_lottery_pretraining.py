@@ -1,0 +1,193 @@
+"""What to pre-train on: how it is written, which examples it takes, and the paper's numbers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_lottery import RECIPE, UNTIL, tiny
+
+import datadiet as dd
+from datadiet.data.dataset import from_arrays
+from datadiet.errors import DatadietError
+from datadiet.lottery import LOTTERIES, LotteryPreset, Pretraining, plan_tickets
+from datadiet.lottery.presets import lottery_preset
+from datadiet.lottery.pruning import FRACTION
+from datadiet.lottery.result import DEEP
+from datadiet.training.presets import PRESETS
+
+
+@pytest.mark.parametrize(
+    ("text", "meant", "name"),
+    [
+        ("all", ("all", None, None, None), "all"),
+        ("all@0", ("all", None, None, "0"), "all"),
+        ("all@2ep", ("all", None, None, "2ep"), "all"),
+        ("easiest:2048", ("easiest", "el2n", 2048, None), "2048 easiest"),
+        ("easiest:2048@200", ("easiest", "el2n", 2048, "200it"), "2048 easiest"),
+        ("easiest/forgetting:2048@200", ("easiest", "forgetting", 2048, "200it"), "2048 easiest by forgetting"),
+        ("easiest/lmc:2048@400it", ("easiest", "lmc", 2048, "400it"), "2048 easiest by lmc"),
+        ("hardest:7@0", ("hardest", "el2n", 7, "0"), "7 hardest"),
+        (" random:16@0.5ep ", ("random", None, 16, "0.5ep"), "16 random"),
+    ],
+)
+def test_a_pretraining_is_read_as_it_is_meant(text: str, meant: tuple[Any, ...], name: str) -> None:
+    found = Pretraining.parse(text)
+    assert found == Pretraining(*meant)
+    assert found.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read"),
+        (":256", "cannot be read"),
+        ("easiest 256", "cannot be read"),
+        ("easyest:256", "unknown pre-training 'easyest'; did you mean easiest"),
+        ("easiest", "how many easiest examples?"),
+        ("random", "how many random examples?"),
+        ("all:256", "all examples have a size of their own"),
+        ("random/el2n:256", "'random' needs no score"),
+        ("all/el2n", "'all' needs no score"),
+        ("easiest/el3n:256", "unknown score 'el3n'; did you mean el2n"),
+        ("easiest:0", "'0' examples"),
+        ("easiest:-5", "'-5' examples"),
+        ("easiest:half", "'half' examples"),
+        ("easiest:2.5", "'2.5' examples"),
+        ("easiest:²", "'²' examples"),
+        ("easiest:256@soon", "'soon' is not a step"),
+        ("easiest:256@-3", "'-3' is not a step"),
+        ("easiest:256@²", "'²' is not a step"),
+        ("easiest:256@", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_that_names_the_flag(text: str, said: str) -> None:
+    with pytest.raises(DatadietError) as caught:
+        Pretraining.parse(text)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("--pretrain")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_size_that_the_data_cannot_give_is_refused() -> None:
+    data = tiny(counts=(70, 45, 5))
+    Pretraining.parse("easiest:120").check(data, balanced=False)
+    with pytest.raises(DatadietError, match="121 examples are more than the 120"):
+        Pretraining.parse("easiest:121").check(data, balanced=False)
+    Pretraining.parse("random:15").check(data, balanced=True)
+    Pretraining.parse("random:60").check(data, balanced=False)
+    with pytest.raises(DatadietError, match="class 2 has 5 examples, and balanced classes need 6 of it; take fewer"):
+        Pretraining.parse("random:18").check(data, balanced=True)
+    # The remainder of a ranked subset is one a class, so it too must be there; that of a random one comes from the pool.
+    with pytest.raises(DatadietError, match="class 1 has 5 examples, and balanced classes need 6 of it"):
+        Pretraining.parse("easiest/forgetting:17").check(tiny(counts=(8, 5, 5)), balanced=True)
+    Pretraining.parse("random:17").check(tiny(counts=(8, 5, 5)), balanced=True)
+
+
+def test_the_paper_balances_random_and_forgetting_subsets_and_no_others() -> None:
+    even = {text: Pretraining.parse(text).balanced for text in ("random:9", "easiest:9", "hardest:9", "easiest/lmc:9")}
+    assert even == {"random:9": True, "easiest:9": False, "hardest:9": False, "easiest/lmc:9": False}
+    assert Pretraining.parse("easiest/forgetting:9").balanced
+
+
+def test_random_subsets_are_drawn_anew_for_each_replicate_and_seed() -> None:
+    data = tiny()
+    one = Pretraining.parse("random:30")
+    found = {
+        (seed, run): np.asarray(one.subset(data, None, None, True, seed, run)) for seed in (0, 1) for run in (0, 1)
+    }
+    assert len({tuple(rows) for rows in found.values()}) == 4
+    for rows in found.values():
+        assert np.bincount(data.labels[rows]).tolist() == [10, 10, 10]
+        assert len(set(rows.tolist())) == 30
+    again = one.subset(data, None, None, True, 1, 0)
+    assert np.array_equal(found[1, 0], again)
+    loose = [np.bincount(data.labels[np.asarray(one.subset(data, None, None, False, 0, run))]) for run in range(5)]
+    assert any(counts.tolist() != [10, 10, 10] for counts in loose)
+
+
+def test_all_examples_are_no_subset() -> None:
+    data = tiny()
+    for text in ("all", "random:120"):
+        assert Pretraining.parse(text).subset(data, None, None, True, 0, 0) is None
+
+
+# LT Table 1 and its appendices, as PRESET: network, batch, pre-training rate, steps at which the rate falls, all
+# steps, t*, the easy subset of the main figures, steps of the scores.
+TABLE = {
+    "lt-cifar10": ("resnet20", 128, 0.4, (31_200, 46_800), 62_400, 400, 2048, 7_800),
+    "lt-cifar100": ("resnet32", 128, 0.4, (31_200, 46_800), 62_400, 800, 2048, 7_800),
+    "lt-cinic10": ("resnet56", 256, 0.1, (15_625, 23_440), 31_250, 400, 25_600, 8_000),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_presets_have_every_number_of_the_papers_table(name: str) -> None:
+    model, batch, pretraining_lr, milestones, steps, matching, size, scored_at = TABLE[name]
+    recipe, lottery = PRESETS.get(name).recipe, LOTTERIES.get(name)
+    assert (recipe.model, recipe.batch_size) == (model, batch)
+    assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.nesterov) == ("sgd", 0.1, 0.9, False)
+    assert recipe.weight_decay == 1e-4
+    assert (recipe.schedule, recipe.gamma, recipe.warmup) == ("steps", 0.1, "0")
+    assert recipe.milestones == tuple(f"{step}it" for step in milestones)
+    assert recipe.steps == f"{steps}it"
+    assert (recipe.pad, recipe.pad_mode, recipe.flip) == (4, "zeros", True)
+    assert (PRESETS.get(name).runs, PRESETS.get(name).at) == (10, (f"{scored_at}it",))
+    assert (lottery.lr, lottery.steps, lottery.size) == (pretraining_lr, f"{matching}it", size)
+    assert lottery.scores_at == f"{scored_at}it"
+    assert FRACTION == 0.2
+    usual = {key: p.default for key, p in inspect.signature(plan_tickets).parameters.items()}
+    assert (usual["replicates"], usual["rule"], usual["rewind"], usual["exempt"]) == (4, "magnitude", "weights", ())
+    assert usual["levels"] == DEEP == 8
+    assert round(100 * (1 - FRACTION) ** DEEP, 1) == 16.8
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_plan_by_such_a_preset_uses_them(name: str) -> None:
+    model, batch, pretraining_lr, milestones, steps, matching, _, scored_at = TABLE[name]
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3000, 32, 32, 3), np.uint8)
+    data = from_arrays(name[3:], (images[:2900], np.arange(2900) % 10), (images[2900:], np.arange(100) % 10))
+    plan = plan_tickets(data, preset=name, pretrain=["easiest:2048"], baselines=True)
+    assert (plan.recipe.model, plan.recipe.batch_size, plan.until) == (model, batch, steps)
+    assert plan.pre_recipe == plan.recipe.with_(lr=pretraining_lr)
+    assert {v.label: v.step for v in plan.variants} == {
+        f"2048 easiest, {matching // 2} steps": matching // 2,
+        f"all, {matching} steps": matching,
+        f"all, {matching // 2} steps": matching // 2,
+        "no pre-training": 0,
+    }
+    assert (plan.levels, plan.replicates, plan.fraction, plan.rule) == (8, 4, 0.2, "magnitude")
+    scoring = plan.scorings["el2n"]
+    assert (scoring.marks, len(scoring.tasks)) == ([scored_at], 10)
+    assert scoring.recipe == plan.recipe, "scores are of ordinary training, at its own rate"
+    assert plan.recipe.milestones == tuple(f"{step}it" for step in milestones)
+
+
+def test_of_other_recipes_pretraining_is_a_64th_of_the_run_at_its_own_rate() -> None:
+    found = lottery_preset(dd.load("digits"), "digits", 0.1, 420, "4ep")
+    assert found == LotteryPreset(0.1, "7it", 160, "4ep", "")
+    assert lottery_preset(tiny(), "none", 0.1, UNTIL, "1ep") == LotteryPreset(0.1, "2it", 48, "1ep", "")
+    assert LOTTERIES.get("lt-cifar10") is lottery_preset(tiny(), "lt-cifar10", 0.1, 10, "1ep")
+
+
+def test_what_is_asked_for_is_planned_and_nothing_else() -> None:
+    data = tiny()
+    usual = plan_tickets(data, recipe=RECIPE)
+    labels = ["48 easiest, 1 step", "48 random, 1 step", "all, 2 steps", "all, 1 step", "no pre-training"]
+    assert [v.label for v in usual.variants] == labels
+    named = plan_tickets(data, recipe=RECIPE, pretrain=["random:48", "all@1ep", "all@0", "all@7it"], steps=5)
+    assert [v.label for v in named.variants] == ["48 random, 5 steps", "all, 7 steps", "no pre-training"]
+    assert not named.scorings
+    both = plan_tickets(data, recipe=RECIPE, pretrain=["random:48"], steps="5it", baselines=True)
+    assert [v.step for v in both.variants] == [5, 10, 5, 0]
+    assert plan_tickets(data, recipe=RECIPE, pretrain=["all"], pretrain_lr=0.3).pre_recipe.lr == 0.3
+    balance = {
+        given: [v.balanced for v in plan_tickets(
+            data, recipe=RECIPE, pretrain=["random:48", "easiest:48", "all"], balanced=given
+        ).variants]
+        for given in ("paper", "yes", "no")
+    }  # fmt: skip
+    assert balance == {"paper": [True, False, False], "yes": [True, True, False], "no": [False, False, False]}
