@@ -80,7 +80,7 @@ def test_a_size_that_the_data_cannot_give_is_refused() -> None:
     Pretraining.parse("random:60").check(data, balanced=False)
     with pytest.raises(DatadietError, match="class 2 has 5 examples, and balanced classes need 6 of it; take fewer"):
         Pretraining.parse("random:18").check(data, balanced=True)
-    # The remainder of a ranked subset is one a class, so it too must be there; that of a random one comes from the pool.
+    # The remainder of a ranked subset is one a class, so it must be there; that of a random one comes from the pool.
     with pytest.raises(DatadietError, match="class 1 has 5 examples, and balanced classes need 6 of it"):
         Pretraining.parse("easiest/forgetting:17").check(tiny(counts=(8, 5, 5)), balanced=True)
     Pretraining.parse("random:17").check(tiny(counts=(8, 5, 5)), balanced=True)
