@@ -9,24 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FLAGS
-from tiny_cli import RECIPE, arrays, cli, files, ok
+from tiny_cli import RECIPE, arrays, cli, files, ok, refused
 
 SCORE = ("score", "tiny.npz", *FLAGS, "--runs", 1, "-o", "out", "--store", "fresh")
 COMPARE = ("compare", "tiny.npz", *FLAGS, "--runs", 1, "-o", "out", "--store", "fresh")
 RUN = ("run", "tiny.npz", *FLAGS, "--runs", 1, "--at", "1ep", "--retrain-runs", 1, "-o", "out", "--store", "fresh")
 SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
-
-
-def refused(place: Path, *words: object) -> str:
-    """The one line of a command that is refused and leaves every file as it was."""
-    before = files(place)
-    ended = cli(*words)
-    assert ended.code == 2, (ended.out, ended.err)
-    assert ended.out == ""
-    (line,) = ended.err.splitlines()
-    assert line.startswith("error: ")
-    assert files(place) == before
-    return line
 
 
 @pytest.mark.usefixtures("untrained")

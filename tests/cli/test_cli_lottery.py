@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import FLAGS
-from tiny_cli import RECIPE, Ended, arrays, cli, files, ok
+from tiny_cli import RECIPE, arrays, files, ok, refused
 
 import datadiet as dd
 from datadiet.lottery import Mask, find_tickets
@@ -120,18 +120,6 @@ def test_a_plan_of_what_is_done_has_only_the_levels_that_are_not(place: Path, mo
 
 
 # ------------------------------------------------------------------------------------------------ bad input
-
-
-def refused(place: Path, *words: object) -> str:
-    """The one line of a command that is refused and leaves every file as it was."""
-    before = files(place)
-    ended: Ended = cli(*words)
-    assert ended.code == 2, (ended.out, ended.err)
-    assert ended.out == ""
-    (line,) = ended.err.splitlines()
-    assert line.startswith("error: ")
-    assert files(place) == before
-    return line
 
 
 BAD = ("lottery", "tiny.npz", *FLAGS, "-o", "out", "--store", "fresh")

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from conftest import FLAGS
 from safetensors.torch import load_file
-from tiny_cli import RECIPE, ok
+from tiny_cli import RECIPE, ok, refused
 
 import datadiet as dd
 from datadiet.data.batches import Batches
@@ -37,3 +37,29 @@ def test_training_on_a_subset_reports_its_size_and_as_many_steps(place: Path) ->
     assert [(row["name"], row["examples"]) for row in said["rows"]] == [("quarter", 30)]
     assert said["steps"] == 28
     assert accuracy("trained/weights-0.safetensors") == said["rows"][0]["accuracies"][0]
+
+
+def test_a_mask_is_held_from_initialisation_to_the_end(place: Path) -> None:
+    model = dd.models.build(RECIPE["model"], (1, 6, 6), 3, **RECIPE["model_args"])
+    mask = dd.lottery.prune(dict(model.named_parameters()), dd.lottery.Mask.full(model), 0.5)
+    mask.save("half.safetensors")
+    dense = ok("train", "tiny.npz", *FLAGS, "-o", "dense", "--json").json
+    said = ok("train", "tiny.npz", *FLAGS, "--mask", "half.safetensors", "-o", "sparse", "--json").json
+    weights, whole = load_file("sparse/weights-0.safetensors"), load_file("dense/weights-0.safetensors")
+    for name, left in mask.tensors.items():
+        kept = torch.from_numpy(left)
+        assert (weights[name].view(torch.int32)[~kept] == 0).all()
+        assert (weights[name][kept] != 0).all()
+        assert (whole[name] != 0).all()
+    assert accuracy("sparse/weights-0.safetensors") == said["rows"][0]["accuracies"][0]
+    assert dense["rows"][0]["examples"] == said["rows"][0]["examples"]
+
+
+def test_a_mask_of_another_network_is_refused_before_training(place: Path) -> None:
+    other = dd.models.build(RECIPE["model"], (1, 6, 6), 3, hidden=[9])
+    dd.lottery.Mask.full(other).save("other.safetensors")
+    said = refused(place, "train", "tiny.npz", *FLAGS, "--mask", "other.safetensors", "-o", "sparse")
+    assert "other.safetensors: the mask is of another network: 1.weight is 9×36 in it, 16×36 in the network" in said
+    said = refused(place, "train", "tiny.npz", *FLAGS, "--mask", "gone.safetensors", "-o", "sparse")
+    assert "gone.safetensors: no such file" in said
+    assert not Path("sparse").exists()

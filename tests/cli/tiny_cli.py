@@ -68,3 +68,15 @@ def arrays(sort: bool = False, classes: int = 3) -> dict[str, np.ndarray]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def refused(place: Path, *words: object) -> str:
+    """The one line of a command that is refused and leaves every file as it was."""
+    before = files(place)
+    ended = cli(*words)
+    assert ended.code == 2, (ended.out, ended.err)
+    assert ended.out == ""
+    (line,) = ended.err.splitlines()
+    assert line.startswith("error: ")
+    assert files(place) == before
+    return line

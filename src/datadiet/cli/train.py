@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,10 @@ from datadiet.flows.train import execute_train, plan_train
 def command(
     dataset: o.DatasetName,
     subset: Annotated[str | None, typer.Option("--subset", help="Train on these rows only.", metavar="FILE")] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="Train only the weights left in this mask of `datadiet lottery`.", metavar="FILE"),
+    ] = None,
     runs: Annotated[int, typer.Option("--runs", help="Independent runs.")] = 1,
     preset: o.Preset = None,
     recipe: o.RecipeFile = None,
@@ -45,6 +50,7 @@ def command(
             data,
             subset,
             runs=runs,
+            mask=mask,
             recipe=recipe,
             preset=preset,
             model=model,

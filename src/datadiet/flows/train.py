@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datadiet import models
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.tasks import folder_of
 from datadiet.store.files import writable_folder, write_tensors
 from datadiet.training.checkpoint import part
+from datadiet.training.masks import Mask
 
 
-def plan_train(data: Any, subset: Any = None, *, runs: int = 1, **plan: Any) -> ComparePlan:
-    """Resolve and check a training; arguments as of `compare`."""
+def plan_train(
+    data: Any, subset: Any = None, *, runs: int = 1, mask: Mask | str | Path | None = None, **plan: Any
+) -> ComparePlan:  # fmt: skip
+    """Resolve and check a training; arguments as of `train` and `compare`."""
     if subset is None:
-        return plan_compare(data, {}, runs=runs, baselines=("full",), keep_last=True, **plan)
-    name = Path(subset).stem if isinstance(subset, (str, Path)) else "subset"
-    return plan_compare(data, {name: subset}, runs=runs, baselines=(), keep_last=True, **plan)
+        found = plan_compare(data, {}, runs=runs, baselines=("full",), keep_last=True, **plan)
+    else:
+        name = Path(subset).stem if isinstance(subset, (str, Path)) else "subset"
+        found = plan_compare(data, {name: subset}, runs=runs, baselines=(), keep_last=True, **plan)
+    return found if mask is None else _masked(found, mask)
+
+
+def _masked(plan: ComparePlan, given: Mask | str | Path) -> ComparePlan:
+    """The same runs under a weight mask, which must be of their network."""
+    mask, where = (given, "mask") if isinstance(given, Mask) else (Mask.load(given), str(given))
+    recipe, data = plan.recipe, plan.data
+    mask.check(
+        models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args), where=where
+    )
+    groups = [
+        (
+            name, keep, size,
+            [(label, replace(t, spec=replace(t.spec, mask=mask.digest), mask=mask)) for label, t in tasks],
+        )
+        for name, keep, size, tasks in plan.groups
+    ]  # fmt: skip
+    return replace(plan, groups=groups)
 
 
 def execute_train(
@@ -45,6 +69,7 @@ def train(
     *,
     out: str | Path,
     runs: int = 1,
+    mask: Mask | str | Path | None = None,
     on_progress: OnProgress | None = None,
     **plan: Any,
 ) -> tuple[Comparison, list[Path]]:
@@ -54,12 +79,13 @@ def train(
         data: a Dataset, or anything that `datadiet.load` takes.
         subset: Subset, row indices, mask or file; None for all.
         out: the folder for weights and accuracies.
+        mask: a weight mask, or its file, that is held from initialisation to the end.
         plan: `recipe`, `preset`, `model`, `steps`, `seed`, `setup`.
 
     Returns:
         The accuracies, and the files of the weights.
     """
-    return execute_train(plan_train(data, subset, runs=runs, **plan), out, on_progress)
+    return execute_train(plan_train(data, subset, runs=runs, mask=mask, **plan), out, on_progress)
 
 
 __all__ = ["FULL", "execute_train", "plan_train", "train"]
