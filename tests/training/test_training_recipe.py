@@ -42,6 +42,7 @@ SPECS = {
     "subset": "ff",
     "parent": ("abc", 7),
     "mask": "ee",
+    "rewind": 20,
     "weights": "dd",
     "classes": 10,
 }
@@ -217,7 +218,7 @@ def test_a_value_said_that_is_the_default_changes_no_name():
 def test_names_are_what_they_have_always_been():
     # Runs on disk are found again only while these stay.
     assert SPEC.name == "2dcd3739849430f5daad900f56bca1fe"
-    older = {k: v for k, v in SPECS.items() if k not in ("recipe", "classes")}
+    older = {k: v for k, v in SPECS.items() if k not in ("recipe", "classes", "rewind")}
     whole = RunSpec(Recipe(**{**CHANGED, "schedule": "steps"}), **older)
     assert whole.name == "ce2919bbfdc631a0e1792380f4f1daa5"
 
