@@ -201,3 +201,9 @@ def test_inputs_that_the_model_cannot_take_are_named():
         check_output(build("mlp", (3,), 2), torch.zeros(4, 5), 2)
     with pytest.raises(DatadietError, match="fewer than 2"):
         check_output(build("mlp", (3,), 2), torch.zeros(1, 3), 2)
+
+
+def test_a_model_with_lazy_layers_is_refused_by_name():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    with pytest.raises(DatadietError, match=r"the model's 1\.weight is lazy.*nn\.Linear for nn\.LazyLinear"):
+        check_output(model, torch.zeros(2, 3), 2)

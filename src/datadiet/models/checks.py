@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from datadiet.errors import DatadietError
 
@@ -19,6 +20,12 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     Args:
         sample_batch: inputs as the model takes them, a tensor (B, …) or a dict of tensors, B >= 2.
     """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):  # its initial weights would depend on when it is first called
+            raise DatadietError(
+                f"the model's {name} is lazy: its shape is not known before the first batch",
+                fix="give the layer its input size, nn.Linear for nn.LazyLinear",
+            )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     pair = _first_two(sample_batch, device)
     modes = [(module, module.training) for module in model.modules()]
