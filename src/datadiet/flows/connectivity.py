@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from datadiet.data.dataset import Dataset
-from datadiet.dynamics.connectivity import CONNECTED, STATISTICS, Path, check_alphas, onset, pairs
+from datadiet.dynamics.connectivity import CONNECTED, STATISTICS, Path, check_alphas, onset
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Setup, check_code, marks_for
 from datadiet.flows.score import ScorePlan, plan_score
-from datadiet.flows.spawning import RESULT, Families, families, grow
+from datadiet.flows.spawning import RESULT, Families, families, grow, paths_in
 from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.store.files import writable_folder
@@ -179,20 +179,11 @@ def execute_connectivity(plan: ConnectivityPlan, on_progress: OnProgress | None 
 
 
 def _from_store(plan: ConnectivityPlan) -> Connectivity:
-    alphas = np.asarray(plan.alphas)
     out = {}
     for (run, step), (_, task) in plan.families.paths.items():
         found = task.folder.load_result(RESULT, plan.until)
         assert found is not None, "a finished job left no result"
-        out[run, step] = tuple(
-            # w_α = α·first + (1−α)·second, so the second of a pair is at α = 0.
-            Path(
-                alphas,
-                np.concatenate([found["loss"][[j]], found["between"][k], found["loss"][[i]]]),
-                np.concatenate([found["wrong"][[j]], found["between_wrong"][k], found["wrong"][[i]]]).astype(bool),
-            )
-            for k, (i, j) in enumerate(pairs(plan.children))
-        )
+        out[run, step] = paths_in(task, found)
     scoring = plan.scoring
     provenance = {
         "dataset": plan.data.name, "fingerprint": plan.data.fingerprint, "recipe": scoring.recipe.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
-from datadiet.dynamics.connectivity import along, pairs
+from datadiet.dynamics.connectivity import Path, along, pairs
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.execute import OnProgress, run_tasks
@@ -182,6 +182,19 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
     out["between"] = np.asarray([[p[0] for p in path] for path in between], np.float32).reshape(shape)
     out["between_wrong"] = np.asarray([[p[1] for p in path] for path in between], np.uint8).reshape(shape)
     return out
+
+
+def paths_in(task: PathTask, found: Mapping[str, np.ndarray]) -> tuple[Path, ...]:
+    """A Path for each pair of a path job's networks, from the result that it left."""
+    return tuple(
+        # w_α = α·first + (1−α)·second, so the second of a pair is at α = 0.
+        Path(
+            np.asarray(task.spec.alphas),
+            np.concatenate([found["loss"][[j]], found["between"][k], found["loss"][[i]]]),
+            np.concatenate([found["wrong"][[j]], found["between_wrong"][k], found["wrong"][[i]]]).astype(bool),
+        )
+        for k, (i, j) in enumerate(pairs(len(task.spec.networks)))
+    )
 
 
 @dataclass(frozen=True)
