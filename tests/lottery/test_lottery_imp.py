@@ -25,7 +25,7 @@ from datadiet.data.batches import Batches
 from datadiet.data.order import Order
 from datadiet.flows import jobs
 from datadiet.flows.tasks import is_done
-from datadiet.lottery import Lottery, Mask, find_tickets, plan_tickets, prune
+from datadiet.lottery import Lottery, Mask, find_tickets, plan_tickets, prune, stages
 from datadiet.store import Store
 from datadiet.training.checkpoint import part
 
@@ -306,7 +306,7 @@ def test_the_stages_count_what_is_missing(copied: Path, tmp_path: Path) -> None:
         plan = plan_tickets(tiny(), **options(store, **changes))
         return {
             name: (len(tasks), sum(not is_done(task, data) for _, task in tasks))
-            for name, data, _, tasks in plan.stages()
+            for name, data, _, tasks in stages(plan)
         }
 
     fresh = counted(tmp_path / "fresh", pretrain=["easiest:48@6", "all@6"], instruments=["barrier"])
@@ -345,9 +345,9 @@ def test_planning_trains_no_child_of_a_scoring_run_that_is_done(tmp_path: Path, 
         assert spec["parent"][1] == 8
         shutil.rmtree(folder.path)
     stretches.clear()
-    stages = {what: tasks for what, _, _, tasks in plan_tickets(tiny(), **usual).stages()}
+    found = {what: tasks for what, _, _, tasks in stages(plan_tickets(tiny(), **usual))}
     assert not stretches
-    assert [sum(not is_done(task, tiny()) for _, task in stages["children of scoring runs"])] == [3]
+    assert [sum(not is_done(task, tiny()) for _, task in found["children of scoring runs"])] == [3]
 
 
 def test_killed_within_a_level_and_run_again_it_ends_with_the_bytes_of_a_straight_run(

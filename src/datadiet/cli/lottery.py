@@ -12,8 +12,8 @@ from rich.table import Table
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.flows.estimate import Estimate, estimate
-from datadiet.lottery import Lottery, LotteryPlan, execute_tickets, plan_tickets
-from datadiet.lottery.imp import LEVELS
+from datadiet.lottery import Lottery, LotteryPlan, execute_tickets, plan_tickets, stages
+from datadiet.lottery.plan import LEVELS
 from datadiet.lottery.pruning import FRACTION
 from datadiet.steps import describe
 
@@ -138,7 +138,7 @@ def costs(plan: LotteryPlan) -> list[tuple[str, Estimate]]:
     """The cost of each stage."""
     return [
         (name, estimate(tasks, data, recipe, plan.network, plan.numerics, plan.setup))
-        for name, data, recipe, tasks in plan.stages()
+        for name, data, recipe, tasks in stages(plan)
     ]
 
 

@@ -1,6 +1,7 @@
 """Lottery tickets: masks by pruning, and iterative magnitude pruning with rewinding to a pre-trained point."""
 
-from datadiet.lottery.imp import LotteryPlan, execute_tickets, find_tickets, plan_tickets
+from datadiet.lottery.imp import execute_tickets, find_tickets, stages
+from datadiet.lottery.plan import LotteryPlan, plan_tickets
 from datadiet.lottery.presets import LOTTERIES, LotteryPreset
 from datadiet.lottery.pretraining import Pretraining
 from datadiet.lottery.pruning import RULES, prune
@@ -20,4 +21,5 @@ __all__ = [
     "find_tickets",
     "plan_tickets",
     "prune",
+    "stages",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from datadiet.flows.compare import FULL
 from datadiet.lottery import Pretraining
-from datadiet.lottery.imp import PROJECTED
+from datadiet.lottery.plan import PROJECTED
 from datadiet.lottery.pruning import FRACTION
 from datadiet.studies.job import StudyJob
 from datadiet.studies.study import STUDIES, Numbers, Study

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datadiet.lottery import Pretraining
-from datadiet.lottery.imp import BATCHES
+from datadiet.lottery.plan import BATCHES
 from datadiet.studies.error_distribution import HIGH, LOW
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import restless

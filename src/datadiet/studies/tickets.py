@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from datadiet.flows.plan import preset_for
-from datadiet.lottery import LOTTERIES, LotteryPlan, Mask, Outcome, Pretraining, execute_tickets, plan_tickets
-from datadiet.lottery.imp import LEVELS, Variant
+from datadiet.lottery import LOTTERIES, LotteryPlan, Mask, Outcome, Pretraining, execute_tickets, plan_tickets, stages
+from datadiet.lottery.plan import LEVELS, Variant
 from datadiet.lottery.pruning import FRACTION, remaining
 from datadiet.steps import Step
 from datadiet.studies.job import Runs, StudyJob
@@ -114,8 +114,8 @@ def tickets(
     else:
         found = execute_tickets(plan, on_progress=job.on_progress).outcomes
     with _said_before():
-        stages = plan.stages()
-    for stage, data, recipe, tasks in stages:
+        counted = stages(plan)
+    for stage, data, recipe, tasks in counted:
         job.add(stage, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks))
     per = given.recipe.steps_per_epoch(len(job.data))
     steps = {n: given.half if o.steps is None else Step.parse(o.steps).resolve(per) for n, o in wanted.items()}

@@ -1,0 +1,217 @@
+"""What a lottery is, resolved and checked before a step of it is taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datadiet.data as data_room
+from datadiet import models
+from datadiet.data.dataset import Dataset
+from datadiet.data.noise import parse as parse_noise
+from datadiet.errors import DatadietError, unknown
+from datadiet.flows.plan import (
+    Network,
+    Setup,
+    check_seed,
+    defaults_for,
+    environment,
+    inspect,
+    recipe_for,
+)
+from datadiet.flows.score import ScorePlan, plan_score
+from datadiet.lottery.presets import lottery_preset
+from datadiet.lottery.pretraining import Pretraining
+from datadiet.lottery.pruning import FRACTION, RULES, as_fraction, exempted, remaining
+from datadiet.numerics import Numerics
+from datadiet.steps import Step
+from datadiet.training.masks import Mask
+from datadiet.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+LEVELS = 8  # down to 16.8 % of the weights: where the paper asks whether they match
+CHILDREN = 3  # between whose ends the barrier of a pre-trained point is taken
+BATCHES = 16  # gradients whose coherence is taken
+PROJECTED = 6  # the level at which the paper looks at errors after the sparse projection (Figure 9)
+REWINDS = ("weights", "rate")
+INSTRUMENTS = ("barrier", "coherence", "errors")
+LMC_RUNS = 2  # replicates of the paper's LMC score
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One pre-training, resolved: where it rewinds to, and whether its classes are balanced."""
+
+    pretraining: Pretraining
+    step: int
+    balanced: bool
+
+    @property
+    def label(self) -> str:
+        if self.step == 0:
+            return "no pre-training"
+        return f"{self.pretraining.name}, {self.step:,} step{'s' * (self.step != 1)}"
+
+
+@dataclass(frozen=True)
+class LotteryPlan:
+    """Everything a lottery is, before a step of it is taken."""
+
+    data: Dataset
+    noisy: Dataset
+    recipe: Recipe
+    pre_recipe: Recipe
+    variants: tuple[Variant, ...]
+    scorings: Mapping[str, ScorePlan]
+    replicates: int
+    levels: int
+    fraction: float
+    rule: str
+    exempt: tuple[str, ...]
+    rewind: str
+    instruments: tuple[str, ...]
+    dense: Mask
+    seed: int
+    setup: Setup
+    network: Network
+    numerics: Numerics
+
+    @property
+    def until(self) -> int:
+        """The last step of every level."""
+        return self.recipe.horizon(len(self.data))
+
+    @property
+    def pruning(self) -> str:
+        """What names a level's mask beside the run it was made from."""
+        text = json.dumps([self.rule, str(as_fraction(self.fraction)), sorted(self.exempt), self.seed])
+        return f"mask-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+    @property
+    def projected(self) -> int:
+        """The level whose errors are looked at right after the projection."""
+        return min(PROJECTED, self.levels)
+
+
+def plan_tickets(
+    data: Any, model: str | None = None, *, pretrain: Sequence[str | Pretraining] | None = None,
+    steps: str | int | None = None, baselines: bool | None = None, levels: int = LEVELS, replicates: int = 4,
+    fraction: float = FRACTION, rule: str = "magnitude", exempt: Sequence[str] = (), rewind: str = "weights",
+    noise: str | None = None, noise_seed: int = 0, pretrain_lr: float | None = None, balanced: str = "paper",
+    score_runs: int | None = None, scores_at: Mapping[str, str | int] | None = None,
+    instruments: Sequence[str] = (), recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    preset: str | None = None, horizon: str | None = None, seed: int = 0,
+    setup: Setup | Mapping[str, Any] | None = None,
+) -> LotteryPlan:  # fmt: skip
+    """Resolve and check all that `find_tickets` was asked, and train nothing. Arguments as of `find_tickets`."""
+    data, setup = data_room.load(data), Setup.of(setup)
+    check_seed(seed)
+    if data.test is None:
+        raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
+    for what, value, least in (("levels", levels, 0), ("replicates", replicates, 1), ("score runs", score_runs, 1)):
+        if value is not None and value < least:
+            flag = f"--{what.replace(' ', '-')}"
+            raise DatadietError(f"{value} {what}", where=flag, fix=f"at least {least}")
+    as_fraction(fraction)
+    RULES.get(rule, where="--prune")
+    for given, legal, flag in ((rewind, REWINDS, "--rewind"), (balanced, ("paper", "yes", "no"), "--balanced")):
+        if given not in legal:
+            raise unknown("choice", given, legal, where=flag)
+    for name in instruments:
+        if name not in INSTRUMENTS:
+            raise unknown("instrument", name, INSTRUMENTS, where="--instrument")
+    chosen = recipe_for(data, recipe=recipe, preset=preset, model=model, steps=horizon)
+    recipe_preset, defaults = defaults_for(data, preset, model, recipe)
+    until = chosen.horizon(len(data))
+    usual = lottery_preset(data, recipe_preset, chosen.lr, until, defaults.at[-1])
+    noisy = data
+    if noise is not None:
+        kind, part = parse_noise(noise)
+        noisy = data.with_noise(kind, part, noise_seed)
+    pre_recipe = chosen.with_(lr=usual.lr if pretrain_lr is None else pretrain_lr)
+    network = inspect(chosen, data)
+
+    def at(step: str | int) -> int:
+        plain = int(step) if str(step).isdecimal() else step
+        return Step.parse(plain, where="--steps").resolve(chosen.steps_per_epoch(len(data)))
+
+    short = at(steps) if steps is not None else max(1, at(usual.steps) // 2)
+    wanted = [
+        one if isinstance(one, Pretraining) else Pretraining.parse(one)
+        for one in ([f"easiest:{usual.size}", f"random:{usual.size}"] if pretrain is None else pretrain)
+    ]
+    if baselines if baselines is not None else pretrain is None:
+        if 2 * short > until:
+            raise DatadietError(
+                f"all data for twice {short:,} steps is more than the run has ({until:,})", where="--baselines",
+                fix="pre-train for fewer steps, or lengthen the run",
+            )  # fmt: skip
+        wanted += [Pretraining("all", steps=f"{n}it" if n else "0") for n in (2 * short, short, 0)]
+    variants: dict[str, Variant] = {}
+    for one in wanted:
+        even = one.balanced if balanced == "paper" else balanced == "yes"
+        one.check(noisy, even and one.policy != "all")
+        step = short if one.steps is None else at(one.steps)
+        if step >= until:
+            raise DatadietError(
+                f"rewinding to step {step:,} leaves nothing to train of {until:,}", where="--steps",
+                fix="pre-train for fewer steps, or lengthen the run",
+            )  # fmt: skip
+        variant = Variant(one, step, even and one.policy != "all")
+        variants.setdefault(variant.label, variant)
+    if not variants:
+        raise DatadietError("no pre-training is asked for", where="--pretrain", fix='say "all" or "easiest:2048"')
+    by = sorted({v.pretraining.by for v in variants.values() if v.pretraining.by is not None})
+    when = {"el2n": usual.scores_at, "forgetting": chosen.steps, "lmc": f"{min(4 * short, until - 1)}it"}
+    when |= {name: str(step) for name, step in (scores_at or {}).items()}
+    for name in scores_at or {}:
+        if name not in by:
+            raise unknown("score of a pre-training", name, by, where="--score-at")
+    runs = score_runs if score_runs is not None else defaults.runs
+
+    def scored_at(step: str) -> str:
+        when = at(step)
+        if when > until:
+            raise DatadietError(
+                f"{step} is step {when:,}, and the run has {until:,}", where="--score-at", fix="take the score earlier"
+            )
+        return f"{when}it"
+
+    scorings = {
+        name: plan_score(
+            noisy, scores=[name], runs=min(runs, LMC_RUNS) if name == "lmc" else runs,
+            at=[scored_at(when.get(name, usual.scores_at))], recipe=chosen, seed=seed, setup=setup,
+        )
+        for name in by
+    }  # fmt: skip
+    built = models.build(chosen.model, data.input_shape, len(data.classes), seed=0, **chosen.model_args)
+    dense = Mask.full(built)
+    if not dense.tensors:
+        raise DatadietError(
+            f"{chosen.model} has no convolution or linear layer to prune", where="--model", fix="use another network"
+        )
+    spared = exempted(list(dense.tensors), exempt)
+    _warn_of_empty_layers(dense, spared, fraction, levels, rule)
+    return LotteryPlan(
+        data, noisy, chosen, pre_recipe, tuple(variants.values()), scorings, replicates, levels, fraction, rule,
+        tuple(exempt), rewind, tuple(dict.fromkeys(instruments)), dense, seed, setup, network,
+        environment(chosen, data, network, setup),
+    )  # fmt: skip
+
+
+def _warn_of_empty_layers(dense: Mask, spared: set[str], fraction: float, levels: int, rule: str) -> None:
+    """Say before training which layers are sure to lose their last weight."""
+    layers = {name: count for name, (_, count) in dense.layers().items() if name not in spared}
+    left = remaining(sum(layers.values()), fraction, levels)[-1]
+    if rule == "layerwise":
+        empty = [name for name, count in layers.items() if not remaining(count, fraction, levels)[-1]]
+        if empty:
+            log.warning("after %d levels nothing is left of %s", levels, ", ".join(empty))
+    elif left < len(layers):
+        log.warning("after %d levels %d weights are left for %d layers", levels, left, len(layers))
