@@ -191,3 +191,12 @@ def test_what_is_asked_for_is_planned_and_nothing_else() -> None:
         for given in ("paper", "yes", "no")
     }  # fmt: skip
     assert balance == {"paper": [True, False, False], "yes": [True, True, False], "no": [False, False, False]}
+
+
+def test_scores_are_taken_at_the_usual_step_or_at_the_end_of_a_shorter_run() -> None:
+    digits = dd.load("digits")
+    assert plan_tickets(digits, pretrain=["easiest:100"], steps=5).scorings["el2n"].marks == [84]
+    short = plan_tickets(digits, pretrain=["easiest:100"], steps=5, horizon="2ep")
+    assert (short.until, short.scorings["el2n"].marks) == (42, [42])
+    with pytest.raises(DatadietError, match="4ep is step 84, and the run has 42; take the score earlier"):
+        plan_tickets(digits, pretrain=["easiest:100"], steps=5, horizon="2ep", scores_at={"el2n": "4ep"})

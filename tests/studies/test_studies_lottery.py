@@ -277,3 +277,14 @@ def test_a_recipe_of_ones_own_keeps_its_length() -> None:
     assert terms(job_of(tiny(), "quick", preset)).recipe == preset.with_(steps="10ep")
     own = preset.with_(lr=0.07)
     assert terms(job_of(tiny(), "quick", own)).recipe == own
+
+
+@pytest.mark.parametrize("preset", ["images-small", "cifar10-small"])
+def test_at_small_images_go_through_a_narrow_resnet20(preset: str) -> None:
+    usual = PRESETS.get(preset).recipe
+    found = terms(job_of(tiny(), "small", usual)).recipe
+    assert (found.model, found.model_args, found.steps) == ("resnet20", {"width": 8}, "1ep")
+    assert (found.pad, found.pad_mode, found.flip) == (usual.pad, usual.pad_mode, usual.flip)
+    own = usual.with_(steps="2ep")
+    assert terms(job_of(tiny(), "small", own)).recipe == own
+    assert terms(job_of(tiny(), "quick", usual)).recipe == usual

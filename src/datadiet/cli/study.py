@@ -161,10 +161,11 @@ def _print_plan(
     title: str, plans: list[studies.StudyPlan], json: bool, errors: dict[str, DatadietError] | None = None
 ) -> None:
     """What will be trained; runs that several studies share are counted once."""
-    notes = [("dataset", repr(plans[0].job.data)), ("model", plans[0].job.recipe.model)] if plans else []
+    stages = [stage for one in plans for stage in one.stages]
+    networks = dict.fromkeys(of.recipe.model for _, of in stages)
+    notes = [("dataset", repr(plans[0].job.data)), ("model", ", ".join(networks))] if plans else []
     notes += [("results", str(one.folder)) for one in plans]
     notes += [("left out", f"{name}: {error}") for name, error in (errors or {}).items()]
-    stages = [stage for one in plans for stage in one.stages]
     output.print_plan(title, studies.estimates(stages), notes, json)
 
 

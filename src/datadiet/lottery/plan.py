@@ -175,18 +175,21 @@ def plan_tickets(
             raise unknown("score of a pre-training", name, by, where="--score-at")
     runs = score_runs if score_runs is not None else defaults.runs
 
-    def scored_at(step: str) -> str:
-        when = at(step)
-        if when > until:
+    def scored_at(name: str) -> str:
+        step = when.get(name, usual.scores_at)
+        found = at(step)
+        if name not in (scores_at or {}):  # the usual step, or the end of a shorter run
+            found = min(found, until)
+        if found > until:
             raise DatadietError(
-                f"{step} is step {when:,}, and the run has {until:,}", where="--score-at", fix="take the score earlier"
+                f"{step} is step {found:,}, and the run has {until:,}", where="--score-at", fix="take the score earlier"
             )
-        return f"{when}it"
+        return f"{found}it"
 
     scorings = {
         name: plan_score(
             noisy, scores=[name], runs=min(runs, LMC_RUNS) if name == "lmc" else runs,
-            at=[scored_at(when.get(name, usual.scores_at))], recipe=chosen, seed=seed, setup=setup,
+            at=[scored_at(name)], recipe=chosen, seed=seed, setup=setup,
         )
         for name in by
     }  # fmt: skip

@@ -24,7 +24,10 @@ from datadiet.training.recipe import Recipe
 # A study is some hundred runs, so below the paper's scale there are fewer levels, which remove more each, and shorter
 # runs: chosen for time, and deep enough that IMP from initialisation alone loses a point or two on digits.
 PRUNED = {"quick": (5, 0.5), "small": (5, 0.5), "paper": (LEVELS, FRACTION)}
-SHORT = {"digits": "10ep", "images-small": "2ep"}
+SHORT = {"digits": "10ep"}
+# At small, images go through the paper's network at half its width, by the recipe of images-small, for one epoch.
+SMALL = ("images-small", "cifar10-small")
+NARROW: dict[str, Any] = {"model": "resnet20", "model_args": {"width": 8}, "steps": "1ep"}
 # t*, of the horizon, where the paper says none: a short run needs a larger part of itself.
 PRETRAINED = {"quick": 0.1, "small": 0.1, "paper": 1 / 64}
 EASY = {"quick": 0.2, "small": 2048 / 50000}  # the examples of a subset, of all, where the paper says none
@@ -63,10 +66,13 @@ class Terms:
 
 
 def terms(job: StudyJob) -> Terms:
-    """The paper's at its scale, to the letter; below it the job's own network, on a short run."""
+    """The paper's at its scale, to the letter; below it a short run of a small network, or of a recipe of one's own."""
     recipe, count = job.recipe, len(job.data)
     if job.scale.name == "paper" and recipe.model == PAPER_MODEL:
         recipe = preset_for(job.data, None, "resnet20")[1].recipe
+    elif job.scale.name == "small" and recipe in [PRESETS.get(name).recipe for name in SMALL]:
+        augmented = {"pad": recipe.pad, "pad_mode": recipe.pad_mode, "flip": recipe.flip}
+        recipe = PRESETS.get("images-small").recipe.with_(**NARROW, **augmented)
     for name, steps in SHORT.items():
         if job.scale.name != "paper" and recipe == PRESETS.get(name).recipe:
             recipe = recipe.with_(steps=steps)
