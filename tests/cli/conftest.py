@@ -8,9 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_cli import RECIPE, arrays, ok
-
-FLAGS = ("--recipe", "recipe.json", "--engine", "inline", "--threads", "1", "--precision", "float32")
+from tiny_cli import FLAGS, RECIPE, arrays, ok
 
 
 @pytest.fixture(scope="session")

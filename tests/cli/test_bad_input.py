@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FLAGS
-from tiny_cli import RECIPE, arrays, cli, files, ok, refused
+from tiny_cli import FLAGS, RECIPE, arrays, cli, files, ok, refused
 
 SCORE = ("score", "tiny.npz", *FLAGS, "--runs", 1, "-o", "out", "--store", "fresh")
 COMPARE = ("compare", "tiny.npz", *FLAGS, "--runs", 1, "-o", "out", "--store", "fresh")

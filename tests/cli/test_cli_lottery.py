@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FLAGS
-from tiny_cli import RECIPE, arrays, files, ok, refused
+from tiny_cli import FLAGS, RECIPE, arrays, files, ok, refused
 
 import datadiet as dd
 from datadiet.lottery import Mask, find_tickets

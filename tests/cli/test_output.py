@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import FLAGS
-from tiny_cli import cli, files, ok
+from tiny_cli import FLAGS, cli, files, ok
 
 from datadiet.cli.app import COMMANDS
 

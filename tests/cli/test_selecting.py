@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FLAGS
-from tiny_cli import RECIPE, arrays, ok
+from tiny_cli import FLAGS, RECIPE, arrays, ok
 
 import datadiet as dd
 from datadiet.flows.select import load_subset

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FLAGS
-from tiny_cli import cli, ok
+from tiny_cli import FLAGS, cli, ok
 
 from datadiet.store import read_json
 from datadiet.studies import STUDIES, Study

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from conftest import FLAGS
 from safetensors.torch import load_file
-from tiny_cli import RECIPE, ok, refused
+from tiny_cli import FLAGS, RECIPE, ok, refused
 
 import datadiet as dd
 from datadiet.data.batches import Batches

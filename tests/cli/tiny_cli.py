@@ -20,6 +20,7 @@ RECIPE: dict[str, Any] = {
     "lr": 0.05,
     "steps": "4ep",
 }
+FLAGS = ("--recipe", "recipe.json", "--engine", "inline", "--threads", "1", "--precision", "float32")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,8 @@ def test_full_data_is_a_horizontal_line_with_a_band():
     (axes,) = accuracy_against_keep({"random": curve(0)}, full=full).axes
     assert np.allclose(line_of(axes, "full data").get_ydata(), 100 * np.mean(full))
     (band,) = axes.patches
-    low, high = band.get_y(), band.get_y() + band.get_height()
+    heights = band.get_patch_transform().transform_path(band.get_path()).vertices[:, 1]
+    low, high = heights.min(), heights.max()
     assert np.allclose([low, high], np.percentile(100 * np.array(full), [16, 84]))
 
 

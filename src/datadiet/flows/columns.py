@@ -68,7 +68,8 @@ def _parquet(file: Path, name: str | None) -> np.ndarray:
     try:
         with pq.ParquetFile(file, memory_map=True, pre_buffer=False) as stored:
             chosen = _one(file, name, stored.schema_arrow.names)
-            values = np.empty(stored.metadata.num_rows, stored.schema_arrow.field(chosen).type.to_pandas_dtype())
+            kind = pa.array([], stored.schema_arrow.field(chosen).type).to_numpy(zero_copy_only=False).dtype
+            values = np.empty(stored.metadata.num_rows, kind)
             filled = 0
             for batch in stored.iter_batches(_ROWS, columns=[chosen], use_threads=False):
                 part = batch.column(0)
