@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,3 +205,35 @@ def test_the_estimate_counts_a_gradient_norm_as_a_training_pass(tmp_path: Path, 
 
     assert seconds("loss") == 2 * 14  # two runs of two epochs of seven steps
     assert seconds("loss", "grand") == 2 * 14 + 2 * 2 * 120 / 16  # and two passes over 120 examples in each
+
+
+def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from datadiet.flows import estimate
+    from datadiet.flows.measures import Accuracies, Errors, GradientCoherence, Kernel, TrainingGradientNorms
+    from datadiet.flows.score import plan_score
+
+    timed = []
+    monkeypatch.setattr(estimate, "measure", lambda *what: timed.append(what) or (16.0, 1.0))  # a second an example
+    data = tiny()
+    plan = plan_score(data, scores=["loss"], runs=1, at=["1ep"], recipe=RECIPE, setup=setup(tmp_path))
+    ((label, task),) = plan.tasks
+    timings: estimate.Timings = {}
+
+    def seconds(*measures: Any, recipe: Any = plan.recipe) -> float:
+        asked = [(label, replace(task, measures=tuple((3, one) for one in measures)))]
+        common = (data, recipe, plan.network, plan.numerics, plan.setup, timings)
+        return estimate.estimate(asked, *common).seconds
+
+    plain = seconds()
+    assert plain == 7 * 16 + 120
+    tests, rows = len(data.test), np.arange(10)
+    assert seconds(Accuracies()) - plain == 120 + tests
+    assert seconds(Accuracies(), Errors()) - plain == 240 + tests
+    assert seconds(Kernel(rows)) - plain == 10 * len(data.classes)
+    assert seconds(GradientCoherence(rows, 4, 8)) - plain == 4 * 8
+    assert seconds(GradientCoherence(rows, 4, 16)) - plain == 4 * 10
+    assert seconds(TrainingGradientNorms(5)) - plain == 5 * 16
+    assert seconds(recipe=plan.recipe.with_(lr=0.5, steps="9ep")) == plain
+    assert len(timed) == 1, "the rate and the length do not change what a step takes"
+    seconds(recipe=plan.recipe.with_(batch_size=8))
+    assert len(timed) == 2

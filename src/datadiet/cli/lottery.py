@@ -11,7 +11,7 @@ from rich.table import Table
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import Estimate, estimate
+from datadiet.flows.estimate import Estimate, Timings, estimate
 from datadiet.lottery import Lottery, LotteryPlan, execute_tickets, plan_tickets, stages
 from datadiet.lottery.plan import LEVELS
 from datadiet.lottery.pruning import FRACTION
@@ -136,8 +136,9 @@ def command(
 
 def costs(plan: LotteryPlan) -> list[tuple[str, Estimate]]:
     """The cost of each stage."""
+    timings: Timings = {}
     return [
-        (name, estimate(tasks, data, recipe, plan.network, plan.numerics, plan.setup))
+        (name, estimate(tasks, data, recipe, plan.network, plan.numerics, plan.setup, timings))
         for name, data, recipe, tasks in stages(plan)
     ]
 

@@ -9,7 +9,7 @@ import typer
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import estimate
+from datadiet.flows.estimate import Timings, estimate
 from datadiet.flows.run import POLICIES, Result, RunPlan, comparing, execute_run, plan_run, subsets_of
 from datadiet.flows.score import execute_score
 from datadiet.selection import count
@@ -111,7 +111,8 @@ def _print(result: Result, plan: RunPlan) -> None:
 
 def _dry(plan: RunPlan, json: bool) -> None:
     scoring = plan.scoring
-    common = (scoring.data, scoring.recipe, scoring.network, scoring.numerics, scoring.setup)
+    timings: Timings = {}
+    common = (scoring.data, scoring.recipe, scoring.network, scoring.numerics, scoring.setup, timings)
     first = estimate(scoring.tasks, *common)
     subsets: dict[str, Any]
     if first.jobs == 0:

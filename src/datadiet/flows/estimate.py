@@ -28,6 +28,7 @@ from datadiet.training.recipe import Recipe
 from datadiet.training.schedule import learning_rate
 
 SECONDS = 3.0  # spent on measuring, at most about
+Timings = dict[tuple[Any, ...], tuple[float, float]]  # what `measure` gave, by all that decides it
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,27 @@ def estimate(
     network: Network,
     numerics: Numerics,
     setup: Setup,
+    timings: Timings | None = None,
 ) -> Estimate:
-    """Count what is missing of the tasks, and time a few steps and one scoring batch."""
+    """Count what is missing of the tasks, and time a few steps and one scoring batch.
+
+    Args:
+        timings: kept from stage to stage of one plan, so that the same network is timed once.
+    """
     pending = [(label, task) for label, task in tasks if not is_done(task, data)]
     if not pending:
         return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
     steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
-    step_seconds, row_seconds = measure(recipe, data, numerics)
-    rows = sum(
+    step_seconds, row_seconds = _timed(recipe, data, numerics, {} if timings is None else timings)
+    measures = [measure.cost(data, recipe.batch_size) for _, task in pending for _, measure in task.measures]
+    rows = sum(seen for seen, _ in measures) + sum(
         len(task.marks) * len(data) + sum(len(split_of(data, split)) for split in task.evaluate) for _, task in pending
     )
     # A score of the network itself (GraNd) costs about a training step for as many examples.
     passes = sum(
         len(task.marks) * sum(SCORES.get(name).needs == "model" for name in task.scores) for _, task in pending
     )
-    norms = passes * len(data) / recipe.batch_size * step_seconds
+    gradients = (passes * len(data) + sum(back for _, back in measures)) / recipe.batch_size * step_seconds
     name = engine_for(setup, pending)
     with make(name, setup.workers, numerics.threads) as engine:
         workers = 1 if name == "inline" else min(engine.workers, len(pending))
@@ -86,8 +93,18 @@ def estimate(
         for _, task in pending
     )
     disk += workers * state  # resume points
-    seconds = (steps * step_seconds + rows * row_seconds + norms) / workers
+    seconds = (steps * step_seconds + rows * row_seconds + gradients) / workers
     return Estimate(len(tasks), len(pending), steps, step_seconds, seconds, disk, workers, name)
+
+
+def _timed(recipe: Recipe, data: Dataset, numerics: Numerics, known: Timings) -> tuple[float, float]:
+    """The measured times, from `known` where a network of this shape was timed before."""
+    shape = (data.kind, tuple(data.input_shape), len(data.classes))
+    what = (recipe.model, str(recipe.model_args), recipe.batch_size, recipe.optimizer, recipe.pad, recipe.flip)
+    key = (*what, *shape, numerics)
+    if key not in known:
+        known[key] = measure(recipe, data, numerics)
+    return known[key]
 
 
 def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from datadiet.data.batches import Batches
+from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.dynamics.coherence import GradientNorms, batch_gradients, coherence
 from datadiet.flows.jobs import Seen
@@ -37,6 +38,9 @@ class Kernel:
 
         inputs = seen.batches.inputs(torch.from_numpy(np.asarray(self.rows, np.int64)).to(seen.batches.device))
         return {"kernel": ntk(seen.model, inputs).float().cpu().numpy()}
+
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        return 0, len(self.rows) * len(data.classes)  # a gradient for each logit
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,9 @@ class GradientCoherence:
         found = coherence(batch_gradients(seen.model, pairs))
         return {"cosines": found.cosines.cpu().numpy(), "norms": found.norms.cpu().numpy()}
 
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        return 0, self.batches * min(self.size, len(self.rows))
+
 
 @dataclass(frozen=True)
 class TrainingGradientNorms:
@@ -82,6 +89,9 @@ class TrainingGradientNorms:
         observer = GradientNorms()
         seen.replay([observer], self.steps)
         return {"norms": observer.result().numpy()}
+
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        return 0, self.steps * batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +109,9 @@ class Accuracies:
                 out[name] = correct.cpu().numpy().astype(np.uint8)
         return out
 
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        return len(data) + (0 if data.test is None else len(data.test)), 0
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -109,3 +122,6 @@ class Errors:
     def take(self, seen: Seen) -> dict[str, np.ndarray]:
         values = el2n(predict(seen.model, seen.batches, seen.numerics), seen.batches.labels)
         return {"el2n": values.float().cpu().numpy()}
+
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        return len(data), 0

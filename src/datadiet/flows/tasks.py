@@ -33,6 +33,10 @@ class Measure(Protocol):
 
     def take(self, seen: Any) -> dict[str, np.ndarray]: ...
 
+    def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
+        """(examples that go through the network, examples that also go back), at this batch size, for an estimate."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunTask:

@@ -16,7 +16,7 @@ import datadiet.data as data_room
 from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, Interrupted
-from datadiet.flows.estimate import Estimate, estimate
+from datadiet.flows.estimate import Estimate, Timings, estimate
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Setup, check_seed, recipe_for
 from datadiet.flows.tasks import RunTask, is_done
@@ -256,9 +256,10 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
                 groups.setdefault(key, (one, []))[1].append(labelled)
             place += 1
     out: list[tuple[str, Estimate]] = []
+    timings: Timings = {}
     for (stage, words, _), (one, tasks) in groups.items():
         name, number = f"{stage}: {words}", sum(known.startswith(f"{stage}: {words}") for known, _ in out)
-        cost = estimate(tasks, one.data, one.recipe, one.network, one.numerics, one.setup)
+        cost = estimate(tasks, one.data, one.recipe, one.network, one.numerics, one.setup, timings)
         out.append((name if not number else f"{name} ({number + 1})", cost))
     return out
 
