@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -236,7 +237,7 @@ def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, St
 
 
 def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
-    """An estimate for each stage, network and dataset.
+    """An estimate for each stage, network (named where there are several) and dataset.
 
     A run that is asked for several times counts once: as the farthest that is not done yet, since it is trained once.
     """
@@ -247,20 +248,22 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
         chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
     counted = {place for _, _, place in chosen.values()}
     groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]]]] = {}
-    place = 0
+    place, several = 0, len({one.recipe.model for _, one in stages}) > 1
     for stage, one in stages:
-        noise = "" if one.data.noise is None else ", noisy"
-        key = (stage, f"{one.recipe.model}{noise}", one.data.fingerprint + str(one.recipe))
+        words = [one.recipe.model] * several + ["noisy"] * (one.data.noise is not None)
+        name = f"{stage}: {', '.join(words)}" if words else stage
+        key = (name, one.data.fingerprint, str(one.recipe))
         for labelled in one.tasks:
             if place in counted:
                 groups.setdefault(key, (one, []))[1].append(labelled)
             place += 1
     out: list[tuple[str, Estimate]] = []
     timings: Timings = {}
-    for (stage, words, _), (one, tasks) in groups.items():
-        name, number = f"{stage}: {words}", sum(known.startswith(f"{stage}: {words}") for known, _ in out)
+    numbers: Counter[str] = Counter()
+    for (name, _, _), (one, tasks) in groups.items():
+        numbers[name] += 1
         cost = estimate(tasks, one.data, one.recipe, one.network, one.numerics, one.setup, timings)
-        out.append((name if not number else f"{name} ({number + 1})", cost))
+        out.append((name if numbers[name] == 1 else f"{name} ({numbers[name]})", cost))
     return out
 
 
