@@ -161,6 +161,9 @@ BAD = ("lottery", "tiny.npz", *FLAGS, "-o", "out", "--store", "fresh")
         (("--score-at", "el2n"), "--score-at: 'el2n' is no option; write name=value"),
         (("--score-at", "loss=1ep"), "--score-at: unknown score of a pre-training 'loss'; known: el2n"),
         (("--score-at", "el2n=9ep"), "9ep is step 63, and the run has 28"),
+        (("--score-at", "el2n=1.5"), "--score-at: "),
+        (("--rewind", "rate", "--instrument", "errors"), "which --rewind rate does not go back to"),
+        (("--validation", "0.2", "--noise", "redraw:0.1"), "--noise: a validation split"),
         (("--preset", "lt-cifar"), "unknown preset 'lt-cifar'; did you mean lt-cifar10"),
         (("--seed", -1), "'--seed'"),
         (("--validation", 1.5), "it must lie between 0 and 1"),
@@ -201,6 +204,8 @@ def test_a_folder_that_holds_another_lottery_is_refused(place: Path, monkeypatch
     words = (*SMALL, "--pretrain", "random:30@6", "-o", "tickets")
     ok(*words)
     ok(*words, "--levels", 2)  # the same one, further
+    easy = (*SMALL, "--pretrain", "easiest:30@6", "-o", "easy")
+    ok(*easy)
     from datadiet.flows import jobs
 
     def trains(*_: object, **__: object) -> None:
@@ -216,10 +221,13 @@ def test_a_folder_that_holds_another_lottery_is_refused(place: Path, monkeypatch
         (("--noise", "redraw:0.5"), "noise"),
         (("--horizon", "5ep"), "recipe"),
         (("--pretrain-lr", 0.3), "pretraining_recipe"),
+        (("--balanced", "yes"), "balanced"),
     ):
         line = refused(place, *words, *other)
         assert "tickets: holds another lottery (other " in line
         assert differs in line
+    for other in (("--score-at", "el2n=9it"), ("--score-runs", 3)):
+        assert "easy: holds another lottery (other el2n scores)" in refused(place, *easy, *other)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -60,12 +60,13 @@ def test_the_estimate_is_printed_before_a_long_scale(place: Path) -> None:
 def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[str, Study] = {name: STUDIES.get(name) for name in ("noise", "gallery", "averaging")}
     monkeypatch.setattr(STUDIES, "_entries", kept)
-    ended = cli("study", "all", *SMALL)
+    ended = cli("study", "all", *SMALL, "--score", "loss")
     assert ended.code == 2, "averaging needs four scoring runs"
     assert "study averaging" in ended.err.splitlines()[-1]
     page = (OUT / "verdicts.md").read_text()
     assert "| 4 | noise |" in page
     assert "| 11 | gallery |" in page
+    assert (OUT / "gallery-tiny-quick" / "gallery-loss.png").exists()
     assert "**averaging** failed" in page
     found = read_json(OUT / "verdicts.json")
     assert set(found["studies"]) == {"noise", "gallery"}
@@ -83,6 +84,8 @@ def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pyte
         (("memorization", "--memorization", "short.npz"), "tr_idx"),
         (("noise", "--noise", "much"), "not label noise"),
         (("gallery", "--score", "el3n"), "did you mean el2n"),
+        (("lottery", "--score", "grand"), "--score: lottery does not look at it; leave it out, or ask "),
+        (("gallery", "--human-labels", "labels.csv:label"), "--human-labels: gallery does not look at it"),
     ],
 )
 def test_refused_in_one_line(place: Path, untrained: None, words: tuple[str, ...], message: str) -> None:

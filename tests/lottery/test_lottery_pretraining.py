@@ -12,11 +12,11 @@ from tiny_lottery import RECIPE, UNTIL, tiny
 import datadiet as dd
 from datadiet.data.dataset import from_arrays
 from datadiet.errors import DatadietError
-from datadiet.lottery import LOTTERIES, LotteryPreset, Pretraining, plan_tickets
+from datadiet.lottery import LOTTERIES, LotteryPreset, Pretraining, plan_tickets, stages
 from datadiet.lottery.presets import lottery_preset
 from datadiet.lottery.pruning import FRACTION
-from datadiet.lottery.result import DEEP
 from datadiet.training.presets import PRESETS
+from datadiet.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_the_presets_have_every_number_of_the_papers_table(name: str) -> None:
     assert FRACTION == 0.2
     usual = {key: p.default for key, p in inspect.signature(plan_tickets).parameters.items()}
     assert (usual["replicates"], usual["rule"], usual["rewind"], usual["exempt"]) == (4, "magnitude", "weights", ())
-    assert usual["levels"] == DEEP == 8
-    assert round(100 * (1 - FRACTION) ** DEEP, 1) == 16.8
+    assert usual["levels"] == 8
+    assert round(100 * (1 - FRACTION) ** 8, 1) == 16.8
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -167,10 +167,14 @@ def test_a_plan_by_such_a_preset_uses_them(name: str) -> None:
 
 
 def test_of_other_recipes_pretraining_is_a_64th_of_the_run_at_its_own_rate() -> None:
-    found = lottery_preset(dd.load("digits"), "digits", 0.1, 420, "4ep")
-    assert found == LotteryPreset(0.1, "7it", 160, "4ep", "")
-    assert lottery_preset(tiny(), "none", 0.1, UNTIL, "1ep") == LotteryPreset(0.1, "2it", 48, "1ep", "")
-    assert LOTTERIES.get("lt-cifar10") is lottery_preset(tiny(), "lt-cifar10", 0.1, 10, "1ep")
+    found = lottery_preset(dd.load("digits"), "digits", Recipe(lr=0.1), 420, "4ep")
+    assert found == LotteryPreset(0.1, "7it", 160, "4ep")
+    assert lottery_preset(tiny(), "none", Recipe(lr=0.1), UNTIL, "1ep") == LotteryPreset(0.1, "2it", 48, "1ep")
+    paper = PRESETS.get("lt-cifar10").recipe
+    assert LOTTERIES.get("lt-cifar10") is lottery_preset(tiny(), "lt-cifar10", paper.with_(steps="9ep"), 10, "1ep")
+    for own in (paper.with_(lr=0.03), paper.with_(optimizer="adamw", lr=0.001)):
+        found = lottery_preset(tiny(), "lt-cifar10", own, 10, "1ep")
+        assert (found.lr, found.steps) == (own.lr, "400it"), "0.4 was chosen for SGD at 0.1"
 
 
 def test_what_is_asked_for_is_planned_and_nothing_else() -> None:
@@ -200,3 +204,53 @@ def test_scores_are_taken_at_the_usual_step_or_at_the_end_of_a_shorter_run() -> 
     assert (short.until, short.scorings["el2n"].marks) == (42, [42])
     with pytest.raises(DatadietError, match="4ep is step 84, and the run has 42; take the score earlier"):
         plan_tickets(digits, pretrain=["easiest:100"], steps=5, horizon="2ep", scores_at={"el2n": "4ep"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("hard", "el2n", 5), "unknown pre-training 'hard'"),
+        (("easiest", None, 5), "unknown score ''"),
+        (("easiest", "el2n"), "how many easiest examples?"),
+        (("all", None, 5), "a size of their own"),
+        (("random", "el2n", 5), "'random' needs no score"),
+        (("random", None, 0), "0 examples"),
+    ],
+)
+def test_one_that_is_made_in_python_is_held_to_the_same(given: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(DatadietError, match=said):
+        Pretraining(*given)
+
+
+def test_no_steps_on_any_examples_are_no_pretraining_and_cost_no_scores() -> None:
+    found = plan_tickets(tiny(), recipe=RECIPE, pretrain=["easiest:48@0", "random:30", "all@0"], steps=5)
+    assert [v.label for v in found.variants] == ["no pre-training", "30 random, 5 steps"]
+    assert found.variants[0].pretraining.size is None
+    assert not found.scorings
+
+
+def test_scoring_runs_are_as_many_as_asked_for_and_two_for_lmc() -> None:
+    def runs(asked: Any) -> dict[str, int]:
+        plan = plan_tickets(
+            tiny(), recipe=RECIPE, pretrain=["easiest:48", "easiest/lmc:48"], steps=2, score_runs=asked,
+            scores_at={"lmc": "6it"},
+        )  # fmt: skip
+        return {name: len(one.tasks) for name, one in plan.scorings.items()}
+
+    assert runs(None)["lmc"] == 2
+    assert runs(3) == {"el2n": 3, "lmc": 3}
+    assert runs({"el2n": 4}) == {"el2n": 4, "lmc": 2}
+
+
+def test_a_coherence_of_one_batch_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    plan_tickets(tiny(), recipe=RECIPE, pretrain=["random:31", "random:32"], steps=2, instruments=["coherence"])
+    (said,) = [record.getMessage() for record in caplog.records if "batches" in record.getMessage()]
+    assert said.startswith("31 random, 2 steps: 31 examples make fewer than two batches of 16")
+
+
+def test_runs_of_which_several_scores_are_taken_count_once() -> None:
+    plan = plan_tickets(
+        tiny(), recipe=RECIPE, pretrain=["easiest:48", "easiest/forgetting:48"], steps=2, score_runs=2
+    )  # fmt: skip
+    scoring = {name: tasks for name, _, _, tasks in stages(plan) if name.startswith("scoring")}
+    assert {name: len(tasks) for name, tasks in scoring.items()} == {"scoring by forgetting": 2}

@@ -211,7 +211,7 @@ def test_made_up_outcomes_have_the_shape_of_real_ones(levels: int, tmp_path: Pat
     assert list(imagined) == list(real) == ["all", "none"]
     for name, one in real.items():
         other = imagined[name]
-        assert (other.label, other.name, other.step) == (one.label, one.name, one.step)
+        assert (other.label, other.step) == (one.label, one.step)
         assert other.density == one.density
         assert [m.remaining for m in other.masks[0]] == [m.remaining for m in one.masks[0]]
         for field in ("accuracy", "test", "train", "barriers", "error_barriers", "cosines", "errors_dense"):
@@ -240,7 +240,8 @@ def job_of(data: Dataset, scale: str, recipe: Recipe) -> StudyJob:
 def test_the_noise_that_is_asked_for_is_that_of_pre_training() -> None:
     clean = tiny()
     noisy = clean.with_noise("permute", 0.25, 3)
-    found, noises = clean_and_noises(job_of(noisy, "quick", Recipe()))
+    found, noises, seed = clean_and_noises(job_of(noisy, "quick", Recipe()))
+    assert seed == noisy.noise.seed
     assert found.fingerprint == clean.fingerprint
     assert np.array_equal(found.labels, clean.labels)
     assert noises == ("permute:0.25",)
@@ -269,7 +270,7 @@ def test_the_papers_terms_are_the_papers(preset: str, full: int, size: int) -> N
     given = terms(job_of(tiny(), "paper", PRESETS.get(preset).recipe))
     assert (given.preset, given.full, given.half) == (preset, full, full // 2)
     assert (given.levels, given.fraction, given.replicates) == (8, 0.2, 4)
-    assert given.size == min(size, given.size)
+    assert given.size == min(size, len(tiny())) == max(given.sizes)
 
 
 def test_a_recipe_of_ones_own_keeps_its_length() -> None:
@@ -277,6 +278,15 @@ def test_a_recipe_of_ones_own_keeps_its_length() -> None:
     assert terms(job_of(tiny(), "quick", preset)).recipe == preset.with_(steps="10ep")
     own = preset.with_(lr=0.07)
     assert terms(job_of(tiny(), "quick", own)).recipe == own
+    asked = replace(job_of(tiny(), "quick", preset), own=True)
+    assert terms(asked).recipe == preset, "asked for, it is not shortened"
+
+
+@pytest.mark.parametrize("name", ["lottery", "pretraining", "warmup"])
+def test_at_the_papers_scale_a_recipe_of_ones_own_is_kept(name: str, tmp_path: Path) -> None:
+    own = plan(name, tmp_path, scale="paper", recipe={**RECIPE, "steps": "500it"}, runs=2, score_runs=2)
+    assert {run.recipe.model for _, run in own.stages} == {RECIPE["model"]}
+    assert all(task.until <= 500 for _, run in own.stages for _, task in run.tasks)
 
 
 @pytest.mark.parametrize("preset", ["images-small", "cifar10-small"])

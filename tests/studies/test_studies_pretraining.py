@@ -285,11 +285,11 @@ def test_the_run_after_the_warm_up_begins_with_its_momentum(tmp_path: Path, monk
 
 
 def test_the_papers_warm_up_is_its_own() -> None:
-    """Batch 1,024, rate 3.2, 160 epochs, divided by 10 at 80 and 120; the partial batch is dropped: 48 an epoch."""
+    """Batch 1,024, rate 3.2, 160 epochs of 49 steps, divided by 10 at 80 and 120."""
     data = tiny(ROWS)
     job = replace(
         plan("warmup", Path("unused"), data=data).job,
-        scale=studies.SCALES.get("paper"), recipe=PRESETS.get("dd-cifar10").recipe,
+        scale=studies.SCALES.get("paper"), recipe=PRESETS.get("dd-cifar10").recipe, own=False, own_runs=False,
     )  # fmt: skip
 
     class Fifty:
@@ -298,13 +298,16 @@ def test_the_papers_warm_up_is_its_own() -> None:
 
     job = replace(job, data=Fifty())  # type: ignore[arg-type]
     recipe = warmup.recipe_of(job)
-    assert (recipe.model, recipe.batch_size, recipe.steps) == ("resnet20", 1024, "160ep")
+    assert (recipe.model, recipe.batch_size, recipe.steps) == ("resnet20", 1024, f"{160 * 49}it")
     assert recipe.lr == pytest.approx(3.2)
     assert (recipe.momentum, recipe.nesterov, recipe.weight_decay) == (0.9, False, 1e-4)
-    assert (recipe.schedule, recipe.milestones, recipe.gamma) == ("steps", (f"{80 * 48}it", f"{120 * 48}it"), 0.1)
+    assert (recipe.schedule, recipe.milestones, recipe.gamma) == ("steps", (f"{80 * 49}it", f"{120 * 49}it"), 0.1)
     assert warmup.lengths_of(job) == [100, 200, 400, 800, 1600, 3200]
     assert warmup.sizes_of(job) == [5120, 10240, 25600]
     assert warmup.runs_for(job) == 8
+    assert warmup.runs_for(replace(job, own_runs=True)) == 4
+    own = warmup.recipe_of(replace(job, own=True))
+    assert (own.model, own.steps, own.batch_size) == ("resnet18", "200ep", 1024)
 
 
 def test_a_run_that_is_too_short_for_a_warm_up_is_refused(tmp_path: Path) -> None:

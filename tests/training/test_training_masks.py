@@ -171,6 +171,20 @@ def test_what_is_gone_stays_plus_zero_to_the_bit_also_through_a_checkpoint(recip
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_held_in_mid_training_the_momentum_of_before_moves_nothing(recipe, density):
+    run = Run.start(recipe).go(5)
+    mask = any_mask(run.model, 3, density)
+    mask.hold(run.model, run.moment.optimizer)
+    run.go(12)
+    assert not bits_of_what_is_gone(run, mask).view(torch.int32).any()
+    sparser = Mask({name: t & (np.random.default_rng(1).random(t.shape) < 0.5) for name, t in mask.tensors.items()})
+    sparser.hold(run.model, run.moment.optimizer)
+    run.go(19)
+    assert not bits_of_what_is_gone(run, sparser).view(torch.int32).any()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_under_the_mask_of_all_weights_training_is_what_it_is_without(recipe):
     run, masked = Run.start(recipe).go(12), held(recipe, Mask.full(small_net())).go(12)
     assert same(pack(run.model, run.moment.optimizer, {}), pack(masked.model, masked.moment.optimizer, {}))

@@ -43,8 +43,9 @@ def find_tickets(
             where no `pretrain` is given), `levels`, `replicates`, `fraction` (of the weights left that goes at a
             level), `rule` ("magnitude", "layerwise", "random"), `exempt` (layers never pruned), `rewind` ("weights", or
             "rate" for the learning rate alone), `noise` (during pre-training only: "redraw:0.1"), `noise_seed`,
-            `pretrain_lr`, `balanced` ("paper", "yes", "no"), `score_runs`, `scores_at` ({score: step}), `instruments`
-            ("barrier", "coherence", "errors"), `recipe`, `preset`, `horizon`, `seed`, `setup`.
+            `pretrain_lr`, `balanced` ("paper", "yes", "no"), `score_runs` (a number, or {score: number}; default the
+            preset's, for LMC at most two), `scores_at` ({score: step}), `instruments` ("barrier", "coherence",
+            "errors"), `recipe`, `preset`, `horizon`, `seed`, `setup`.
 
     Returns:
         Lottery: accuracies by pre-training, replicate and level, masks, and what the instruments measured.
@@ -76,7 +77,6 @@ def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progres
     result = Lottery(
         {variant.label: work.outcome(variant) for variant in plan.variants},
         dense=plan.dense.total,
-        fraction=plan.fraction,
         until=plan.until,
         steps_per_epoch=plan.recipe.steps_per_epoch(len(plan.data)),
         dataset=plan.data.name,
@@ -88,11 +88,17 @@ def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progres
 
 
 def _provenance(plan: LotteryPlan) -> dict[str, Any]:
+    """What tells a lottery from another with outcomes of the same names."""
+    noise = None if plan.noisy is plan.data else plan.noisy.noise
     return {
         "fingerprint": plan.data.fingerprint, "recipe": plan.recipe.to_json(),
         "pretraining_recipe": plan.pre_recipe.to_json(), "seed": plan.seed, "fraction": plan.fraction,
         "rule": plan.rule, "exempt": sorted(plan.exempt), "rewind": plan.rewind,
-        "noise": None if plan.noisy is plan.data or plan.noisy.noise is None else plan.noisy.noise.describe(),
+        "noise": None if noise is None else noise.describe(), "balanced": plan.balanced,
+        "weights": plan.network.weights,
+        "scores": {
+            name: {"step": one.marks[0], "runs": len(one.tasks)} for name, one in sorted(plan.scorings.items())
+        },
     }  # fmt: skip
 
 
@@ -102,8 +108,12 @@ def stages(plan: LotteryPlan) -> list[tuple[str, Dataset, Recipe, list[tuple[str
     Runs whose masks or subsets are not known yet stand under made-up names, so that they count as missing.
     """
     out, tables = [], {}
-    for name, p in plan.scorings.items():
-        out.append((f"scoring by {name}", p.data, p.recipe, p.tasks))
+    counted: set[str] = set()  # runs that several scores are taken of, where they go farthest
+    for name, p in sorted(plan.scorings.items(), key=lambda item: -item[1].marks[-1]):
+        tasks = [(label, task) for label, task in p.tasks if task.spec.name not in counted]
+        counted |= {task.spec.name for _, task in tasks}
+        if tasks:
+            out.append((f"scoring by {name}", p.data, p.recipe, tasks))
         spawned = spawned_tasks(p.scores, p.tasks, p.marks, p.data)
         if spawned:
             out.append(("children of scoring runs", p.data, p.recipe, spawned))

@@ -15,15 +15,7 @@ from datadiet import models
 from datadiet.data.dataset import Dataset
 from datadiet.data.noise import parse as parse_noise
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.plan import (
-    Network,
-    Setup,
-    check_seed,
-    defaults_for,
-    environment,
-    inspect,
-    recipe_for,
-)
+from datadiet.flows.plan import Network, Setup, check_seed, defaults_for, environment, inspect, recipe_for
 from datadiet.flows.score import ScorePlan, plan_score
 from datadiet.lottery.presets import lottery_preset
 from datadiet.lottery.pretraining import Pretraining
@@ -81,6 +73,7 @@ class LotteryPlan:
     setup: Setup
     network: Network
     numerics: Numerics
+    balanced: str
 
     @property
     def until(self) -> int:
@@ -104,7 +97,7 @@ def plan_tickets(
     steps: str | int | None = None, baselines: bool | None = None, levels: int = LEVELS, replicates: int = 4,
     fraction: float = FRACTION, rule: str = "magnitude", exempt: Sequence[str] = (), rewind: str = "weights",
     noise: str | None = None, noise_seed: int = 0, pretrain_lr: float | None = None, balanced: str = "paper",
-    score_runs: int | None = None, scores_at: Mapping[str, str | int] | None = None,
+    score_runs: int | Mapping[str, int] | None = None, scores_at: Mapping[str, str | int] | None = None,
     instruments: Sequence[str] = (), recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     preset: str | None = None, horizon: str | None = None, seed: int = 0,
     setup: Setup | Mapping[str, Any] | None = None,
@@ -114,7 +107,9 @@ def plan_tickets(
     check_seed(seed)
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
-    for what, value, least in (("levels", levels, 0), ("replicates", replicates, 1), ("score runs", score_runs, 1)):
+    each = list(score_runs.values()) if isinstance(score_runs, Mapping) else [score_runs]
+    numbers = [("levels", levels, 0), ("replicates", replicates, 1), *(("score runs", one, 1) for one in each)]
+    for what, value, least in numbers:
         if value is not None and value < least:
             flag = f"--{what.replace(' ', '-')}"
             raise DatadietError(f"{value} {what}", where=flag, fix=f"at least {least}")
@@ -126,20 +121,29 @@ def plan_tickets(
     for name in instruments:
         if name not in INSTRUMENTS:
             raise unknown("instrument", name, INSTRUMENTS, where="--instrument")
+    if "errors" in instruments and rewind == "rate":
+        raise DatadietError(
+            "errors are of the pre-trained weights, which --rewind rate does not go back to", where="--instrument",
+            fix="leave errors out, or rewind weights",
+        )  # fmt: skip
     chosen = recipe_for(data, recipe=recipe, preset=preset, model=model, steps=horizon)
     recipe_preset, defaults = defaults_for(data, preset, model, recipe)
     until = chosen.horizon(len(data))
-    usual = lottery_preset(data, recipe_preset, chosen.lr, until, defaults.at[-1])
+    usual = lottery_preset(data, recipe_preset, chosen, until, defaults.at[-1])
     noisy = data
     if noise is not None:
+        if data.validation is not None:
+            raise DatadietError(
+                "a validation split would be cut before the noise", where="--noise", fix="leave --validation out"
+            )
         kind, part = parse_noise(noise)
         noisy = data.with_noise(kind, part, noise_seed)
     pre_recipe = chosen.with_(lr=usual.lr if pretrain_lr is None else pretrain_lr)
     network = inspect(chosen, data)
 
-    def at(step: str | int) -> int:
+    def at(step: str | int, where: str = "--steps") -> int:
         plain = int(step) if str(step).isdecimal() else step
-        return Step.parse(plain, where="--steps").resolve(chosen.steps_per_epoch(len(data)))
+        return Step.parse(plain, where=where).resolve(chosen.steps_per_epoch(len(data)))
 
     short = at(steps) if steps is not None else max(1, at(usual.steps) // 2)
     wanted = [
@@ -155,9 +159,11 @@ def plan_tickets(
         wanted += [Pretraining("all", steps=f"{n}it" if n else "0") for n in (2 * short, short, 0)]
     variants: dict[str, Variant] = {}
     for one in wanted:
+        step = short if one.steps is None else at(one.steps)
+        if step == 0:  # on what makes no difference
+            one = Pretraining("all", steps="0")
         even = one.balanced if balanced == "paper" else balanced == "yes"
         one.check(noisy, even and one.policy != "all")
-        step = short if one.steps is None else at(one.steps)
         if step >= until:
             raise DatadietError(
                 f"rewinding to step {step:,} leaves nothing to train of {until:,}", where="--steps",
@@ -165,6 +171,12 @@ def plan_tickets(
             )  # fmt: skip
         variant = Variant(one, step, even and one.policy != "all")
         variants.setdefault(variant.label, variant)
+        there = one.size or len(data)
+        if "coherence" in instruments and there < 2 * chosen.batch_size:
+            log.warning(
+                "%s: %d examples make fewer than two batches of %d, so their gradients agree by construction",
+                variant.label, there, chosen.batch_size,
+            )  # fmt: skip
     if not variants:
         raise DatadietError("no pre-training is asked for", where="--pretrain", fix='say "all" or "easiest:2048"')
     by = sorted({v.pretraining.by for v in variants.values() if v.pretraining.by is not None})
@@ -173,11 +185,13 @@ def plan_tickets(
     for name in scores_at or {}:
         if name not in by:
             raise unknown("score of a pre-training", name, by, where="--score-at")
-    runs = score_runs if score_runs is not None else defaults.runs
+    runs = {name: min(defaults.runs, LMC_RUNS) if name == "lmc" else defaults.runs for name in by}
+    if score_runs is not None:
+        runs |= score_runs if isinstance(score_runs, Mapping) else dict.fromkeys(by, score_runs)
 
     def scored_at(name: str) -> str:
         step = when.get(name, usual.scores_at)
-        found = at(step)
+        found = at(step, "--score-at")
         if name not in (scores_at or {}):  # the usual step, or the end of a shorter run
             found = min(found, until)
         if found > until:
@@ -188,8 +202,7 @@ def plan_tickets(
 
     scorings = {
         name: plan_score(
-            noisy, scores=[name], runs=min(runs, LMC_RUNS) if name == "lmc" else runs,
-            at=[scored_at(name)], recipe=chosen, seed=seed, setup=setup,
+            noisy, scores=[name], runs=runs[name], at=[scored_at(name)], recipe=chosen, seed=seed, setup=setup,
         )
         for name in by
     }  # fmt: skip
@@ -204,7 +217,7 @@ def plan_tickets(
     return LotteryPlan(
         data, noisy, chosen, pre_recipe, tuple(variants.values()), scorings, replicates, levels, fraction, rule,
         tuple(exempt), rewind, tuple(dict.fromkeys(instruments)), dense, seed, setup, network,
-        environment(chosen, data, network, setup),
+        environment(chosen, data, network, setup), balanced,
     )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from datadiet.selection.order import Tie
 from datadiet.steps import Step
 
 POLICIES = ("all", "easiest", "hardest", "random")
+RANKED = ("easiest", "hardest")  # by a score
+FORM = "POLICY[/SCORE][:SIZE][@STEPS], such as easiest:2048@200"
 _FORM = re.compile(r"(?P<policy>[a-z]+)(/(?P<score>[A-Za-z0-9_-]+))?(:(?P<size>[^@]+))?(@(?P<steps>.+))?")
 
 
@@ -45,22 +47,10 @@ class Pretraining:
     @classmethod
     def parse(cls, text: str) -> Pretraining:
         """From POLICY[/SCORE][:SIZE][@STEPS]."""
-        form = "POLICY[/SCORE][:SIZE][@STEPS], such as easiest:2048@200"
         found = _FORM.fullmatch(text.strip())
         if found is None:
-            raise DatadietError(f"{text!r} cannot be read", where="--pretrain", fix=f"write {form}")
+            raise DatadietError(f"{text!r} cannot be read", where="--pretrain", fix=f"write {FORM}")
         policy, by, size, steps = found.group("policy", "score", "size", "steps")
-        if policy not in POLICIES:
-            raise unknown("pre-training", policy, POLICIES, where="--pretrain")
-        ranked = policy in ("easiest", "hardest")
-        if by is not None and not ranked:
-            raise DatadietError(f"{policy!r} needs no score", where="--pretrain", fix=f"leave /{by} out")
-        if ranked:
-            by = by or "el2n"
-            SCORES.get(by, where="--pretrain")
-        if (size is None) != (policy == "all"):
-            what = "all examples have a size of their own" if policy == "all" else f"how many {policy} examples?"
-            raise DatadietError(what, where=f"--pretrain {text}", fix=f"write {form}")
         count = None
         if size is not None:
             if not size.isascii() or not size.isdigit() or int(size) < 1:
@@ -68,7 +58,21 @@ class Pretraining:
             count = int(size)
         if steps is not None:
             steps = str(Step.parse(int(steps) if steps.isdecimal() else steps, where="--pretrain"))
-        return cls(policy, by, count, steps)
+        return cls(policy, by or ("el2n" if policy in RANKED else None), count, steps)
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise unknown("pre-training", self.policy, POLICIES, where="--pretrain")
+        if self.by is not None and self.policy not in RANKED:
+            raise DatadietError(f"{self.policy!r} needs no score", where="--pretrain", fix=f"leave /{self.by} out")
+        if self.policy in RANKED:
+            SCORES.get(self.by or "", where="--pretrain")
+        if (self.size is None) != (self.policy == "all"):
+            what = f"how many {self.policy} examples?"
+            what = "all examples have a size of their own" if self.policy == "all" else what
+            raise DatadietError(what, where=f"--pretrain {self.policy}", fix=f"write {FORM}")
+        if self.size is not None and self.size < 1:
+            raise DatadietError(f"{self.size} examples", where="--pretrain", fix="a whole number, 1 or more")
 
     @property
     def name(self) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-DEEP = 8  # the level, 16.8 % of the weights, down to which a matching network trains to the dense accuracy
 TOLERANCE = 0.005  # of accuracy: half a point
 
 
@@ -32,7 +31,7 @@ class Outcome:
     """What came of one pre-training; R replicates, L levels and the dense network.
 
     Args:
-        label: the pre-training with its steps; name: without.
+        label: the pre-training with its steps.
         step: the step that was rewound to.
         accuracy: (R, L + 1) test accuracies at the end of each level; level 0 is the dense network.
         test, train: (R,) accuracies at the step rewound to: on test, and on all training examples with the labels of
@@ -46,7 +45,6 @@ class Outcome:
     """
 
     label: str
-    name: str
     step: int
     accuracy: np.ndarray
     test: np.ndarray
@@ -114,13 +112,11 @@ class Lottery:
     Args:
         outcomes: {label: Outcome}.
         dense: prunable weights of the network.
-        fraction: of the weights left, pruned at each level.
         until: the last step of every level.
     """
 
     outcomes: Mapping[str, Outcome]
     dense: int
-    fraction: float
     until: int
     steps_per_epoch: int
     dataset: str
@@ -155,7 +151,7 @@ class Lottery:
         from datadiet.figures.lines import lines
 
         curves = {
-            one.label: {round(100 * (1 - d), 1): one.accuracy[:, level] for level, d in enumerate(one.density)}
+            one.label: {100 * (1 - d): one.accuracy[:, level] for level, d in enumerate(one.density)}
             for one in self.outcomes.values()
         }
         return lines(
@@ -226,7 +222,9 @@ def check_folder(folder: Path, mine: Mapping[str, Any]) -> None:
     except Damaged as error:
         log.warning("%s %s, redoing it", file, error.what)
         return
-    differ = [key for key, value in mine.items() if found.get(key) != value]
+    differ = [key for key, value in mine.items() if found.get(key, value) != value and key != "scores"]
+    scores = found.get("scores", {})
+    differ += [f"{name} scores" for name, one in mine["scores"].items() if scores.get(name, one) != one]
     if differ:
         raise DatadietError(
             f"holds another lottery (other {', '.join(differ)})", where=folder,

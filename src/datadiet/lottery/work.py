@@ -87,8 +87,6 @@ class Work:
 
     def _pretraining(self, variant: Variant, run: int, subset: Subset | str | None) -> tuple[str, RunTask]:
         plan, step = self.plan, variant.step
-        if step == 0:  # nothing is trained, so on what makes no difference
-            subset = None
         digest = subset if subset is None or isinstance(subset, str) else subset.digest
         rows = None if subset is None or isinstance(subset, str) else np.asarray(subset.indices)
         task = self._task(plan.noisy, plan.pre_recipe, run, "pretrain", subset=digest)
@@ -214,7 +212,7 @@ class Work:
                 tasks = [self.levels[level][key][1] for key in keys]
                 more[name] = np.stack([self._result(t, Errors().key, variant.step)["el2n"] for t in tasks])
         return Outcome(
-            label, variant.pretraining.name, variant.step, accuracy,
+            label, variant.step, accuracy,
             np.array([one["test"].mean() for one in start]), np.array([one["train"].mean() for one in start]),
             tuple(tuple(one) for one in masks),  # type: ignore[arg-type]
             tuple(np.asarray(s.indices) if isinstance(s, Subset) else None for s in map(self.subsets.get, keys)),

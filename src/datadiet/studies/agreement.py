@@ -221,5 +221,6 @@ STUDIES.register(
         measure,
         judge,
         draw,
+        takes=frozenset({"score"}),
     ),
 )

@@ -212,5 +212,6 @@ STUDIES.register(
         measure,
         judge,
         draw,
+        takes=frozenset({"score"}),
     ),
 )

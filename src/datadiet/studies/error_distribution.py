@@ -86,12 +86,12 @@ def judge(numbers: Numbers) -> list[Verdict]:
     """Claim 18: before the sparse projection, across it, and after it. Distances are total variations, run by run."""
     out = [
         verdict(
-            18, "before the projection, easy data at t*/2 shows a split: errors spread wider than of all data at t*",
-            per_run(numbers, "easiest", "t*/2", "spread"), per_run(numbers, FULL, "t*", "spread"),
+            18, "before the projection, easy data at t*/2 shows a split: errors spread wider than of all data then",
+            per_run(numbers, "easiest", "t*/2", "spread"), per_run(numbers, FULL, "t*/2", "spread"),
         ),
         verdict(
             18, f"… and more examples lie at its ends (EL2N below {LOW:g} or above {HIGH:g})",
-            100 * per_run(numbers, "easiest", "t*/2", "ends"), 100 * per_run(numbers, FULL, "t*", "ends"),
+            100 * per_run(numbers, "easiest", "t*/2", "ends"), 100 * per_run(numbers, FULL, "t*/2", "ends"),
             unit="points",
         ),
     ]  # fmt: skip

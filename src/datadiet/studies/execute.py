@@ -92,6 +92,10 @@ def plan(
 ) -> StudyPlan:
     """Resolve and check a study and count its cost; train nothing. Arguments as of `run`."""
     study = STUDIES.get(name, where="study")
+    for flag, given in (("score", scores), ("human-labels", human), ("memorization", memorization)):
+        if given is not None and len(given) and flag not in study.takes:
+            able = ", ".join(other for other, one in STUDIES.items() if flag in one.takes)
+            raise DatadietError(f"{name} does not look at it", where=f"--{flag}", fix=f"leave it out, or ask {able}")
     size = SCALES.get(scale, where="--scale")
     size = replace(size, runs=runs or size.runs, score_runs=score_runs or size.score_runs)
     check_seed(seed)
@@ -115,7 +119,7 @@ def plan(
         kind, fraction = label_noise.parse(noise or NOISE)
         noisy = dataset.with_noise(kind, fraction, seed)
     about = dataset if noisy is None or study.noisy else noisy
-    name_of_preset, chosen = preset_at(size, dataset, preset, model)
+    name_of_preset, chosen = preset_at(size, dataset, preset, model, own_recipe=recipe is not None)
     made = recipe_for(dataset, recipe=recipe, preset=None if name_of_preset == "none" else name_of_preset, model=model)
     job = StudyJob(
         data=about,
@@ -123,6 +127,8 @@ def plan(
         scale=size,
         recipe=made,
         early=early_of(size, chosen, made, about),
+        own=any(given is not None for given in (model, preset, recipe)),
+        own_runs=runs is not None,
         seed=seed,
         setup=Setup.of(setup),
         scores=tuple(scores),
@@ -226,11 +232,13 @@ def run_all(
 
 
 def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, StudyPlan | DatadietError]:
-    """The plan of every study, or why it cannot be done."""
+    """The plan of every study, or why it cannot be done; each is given what it looks at."""
     planned: dict[str, StudyPlan | DatadietError] = {}
+    optional = {"scores": "score", "human": "human-labels", "memorization": "memorization"}
     for name in names if names is not None else STUDIES.names():
+        left_out = {key for key, flag in optional.items() if flag not in STUDIES.get(name, where="study").takes}
         try:
-            planned[name] = plan(name, **options)
+            planned[name] = plan(name, **{key: given for key, given in options.items() if key not in left_out})
         except DatadietError as error:
             planned[name] = error
     return planned

@@ -118,5 +118,6 @@ STUDIES.register(
         judge,
         draw,
         images=True,
+        takes=frozenset({"score"}),
     ),
 )

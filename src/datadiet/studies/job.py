@@ -71,6 +71,8 @@ class StudyJob:
         scale: its numbers.
         recipe: of every run, unless the study says another.
         early: the step at which early scores are taken: the preset's.
+        own: whether the recipe, the network or the preset was asked for, so that no study puts another in its place.
+        own_runs: whether the number of runs was.
         seed: of all random streams.
         setup: where and how jobs execute.
         scores: further scores that were asked for by name.
@@ -84,6 +86,8 @@ class StudyJob:
     scale: Scale
     recipe: Recipe
     early: str
+    own: bool = False
+    own_runs: bool = False
     noisy: Dataset | None = None
     seed: int = 0
     setup: Setup = field(default_factory=Setup)

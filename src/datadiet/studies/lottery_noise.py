@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 NOISES = ("redraw:0.1", "redraw:0.5")
 
 
-def clean_and_noises(job: StudyJob) -> tuple[Dataset, tuple[str, ...]]:
-    """The clean labels, and the noises of pre-training: the one that was asked for, else the paper's two, or one."""
+def clean_and_noises(job: StudyJob) -> tuple[Dataset, tuple[str, ...], int]:
+    """The clean labels, the noises of pre-training (the one that was asked for, else the paper's two, or one), and
+    their seed."""
     data = job.data
     if data.noise is None:
-        return data, NOISES[-1:] if job.scale.name == "quick" else NOISES
+        return data, NOISES[-1:] if job.scale.name == "quick" else NOISES, job.seed
     if data.noise.kind not in KINDS:
         raise DatadietError(
             "the labels are noisy already, and the study adds noise for the pre-training alone", where=data.name,
             fix="give clean labels",
         )  # fmt: skip
     clean = replace(data, train=replace(data.train, labels=data.original_labels), noise=None)
-    return clean, (f"{data.noise.kind}:{data.noise.fraction:g}",)
+    return clean, (f"{data.noise.kind}:{data.noise.fraction!r}",), data.noise.seed
 
 
 def measure(job: StudyJob) -> Numbers:
-    clean, noises = clean_and_noises(job)
+    clean, noises, seed = clean_and_noises(job)
     own = replace(job, data=clean)
     given = terms(own)
     wanted = pretrainings(given, given.sizes if job.scale.name == "paper" else (given.size,))
@@ -47,9 +48,9 @@ def measure(job: StudyJob) -> Numbers:
     bare = tickets(own, none)
     numbers: Numbers = []
     for noise in noises:
-        found = tickets(own, wanted, noise=noise)
+        found = tickets(own, wanted, noise=noise, noise_seed=seed)
         kind, part = parse(noise)
-        wrong = clean.with_noise(kind, part, job.seed).corrupted
+        wrong = clean.with_noise(kind, part, seed).corrupted
         rows = numbers_of(given, {**wanted, **none}, {**found, **bare}, len(clean), noise=noise)
         for row in rows:
             if row["way"] in found:

@@ -170,5 +170,6 @@ STUDIES.register(
         measure,
         judge,
         draw,
+        takes=frozenset({"memorization"}),
     ),
 )

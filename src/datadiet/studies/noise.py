@@ -141,5 +141,6 @@ STUDIES.register(
         judge,
         draw,
         noisy=True,
+        takes=frozenset({"score", "human-labels"}),
     ),
 )

@@ -95,5 +95,6 @@ STUDIES.register(
         measure,
         judge,
         draw,
+        takes=frozenset({"score"}),
     ),
 )

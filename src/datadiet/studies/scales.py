@@ -81,10 +81,14 @@ SCALES.register(
 PAPER_MODEL = "resnet18"
 
 
-def preset_at(scale: Scale, data: Dataset, preset: str | None = None, model: str | None = None) -> tuple[str, Preset]:
+def preset_at(
+    scale: Scale, data: Dataset, preset: str | None = None, model: str | None = None, own_recipe: bool = False
+) -> tuple[str, Preset]:
     """The recipe of a scale on a dataset, unless one is named: the papers' at "paper", else the small one."""
     if scale.name == "paper" and preset is None and model is None:
         if data.kind != "image" or data.input_shape != (3, 32, 32):
+            if own_recipe:
+                return preset_for(data)
             raise DatadietError(
                 f"the papers have no recipe for {data.name}, of shape {data.input_shape}",
                 where="--scale paper",

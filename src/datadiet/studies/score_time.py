@@ -108,5 +108,6 @@ STUDIES.register(
         measure,
         judge,
         draw,
+        takes=frozenset({"score"}),
     ),
 )

@@ -20,8 +20,9 @@ SPAWNED = (0, 0.005, 0.0125, 0.025, 0.05, 0.2)  # of the horizon
 
 
 def restless(job: StudyJob) -> Recipe:
-    """The recipe of studies about connectivity: the job's; at quick, with the small conv net, a residual one."""
-    small = job.scale.name == "quick" and job.recipe.model == "small-cnn"
+    """The recipe of studies about connectivity: the job's; at quick, for the small conv net that nobody asked for, a
+    residual one."""
+    small = job.scale.name == "quick" and job.recipe.model == "small-cnn" and not job.own
     return job.recipe.with_(**RESTLESS) if small else job.recipe
 
 

@@ -173,5 +173,6 @@ STUDIES.register(
         judge,
         draw,
         noisy=True,
+        takes=frozenset({"score"}),
     ),
 )

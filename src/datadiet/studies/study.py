@@ -44,6 +44,7 @@ class Study:
         noisy: whether it adds label noise itself (`job.noisy`) beside clean labels (`job.data`); then `--noise`
             says which noise. The other studies run on noisy labels where `--noise` is given.
         images: whether it needs images.
+        takes: what it looks at beyond that: "score" (`job.scores`), "human-labels" (`job.human`), "memorization".
     """
 
     name: str
@@ -55,6 +56,7 @@ class Study:
     draw: Callable[[StudyJob, Numbers], dict[str, Figure]]
     noisy: bool = False
     images: bool = False
+    takes: frozenset[str] = frozenset()
 
     def findings(self, job: StudyJob) -> Findings:
         """Measure, judge, draw."""

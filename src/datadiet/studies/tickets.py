@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from datadiet.errors import DatadietError
 from datadiet.flows.plan import preset_for
 from datadiet.lottery import LOTTERIES, LotteryPlan, Mask, Outcome, Pretraining, execute_tickets, plan_tickets, stages
 from datadiet.lottery.plan import LEVELS, Variant
@@ -24,7 +25,7 @@ from datadiet.training.recipe import Recipe
 # A study is some hundred runs, so below the paper's scale there are fewer levels, which remove more each, and shorter
 # runs: chosen for time, and deep enough that IMP from initialisation alone loses a point or two on digits.
 PRUNED = {"quick": (5, 0.5), "small": (5, 0.5), "paper": (LEVELS, FRACTION)}
-SHORT = {"digits": "10ep"}
+SHORT = "10ep"  # on digits
 # At small, images go through the paper's network at half its width, by the recipe of images-small, for one epoch.
 SMALL = ("images-small", "cifar10-small")
 NARROW: dict[str, Any] = {"model": "resnet20", "model_args": {"width": 8}, "steps": "1ep"}
@@ -66,21 +67,21 @@ class Terms:
 
 
 def terms(job: StudyJob) -> Terms:
-    """The paper's at its scale, to the letter; below it a short run of a small network, or of a recipe of one's own."""
+    """The paper's at its scale, to the letter; below it a short run of a small network. One's own recipe is kept."""
     recipe, count = job.recipe, len(job.data)
-    if job.scale.name == "paper" and recipe.model == PAPER_MODEL:
-        recipe = preset_for(job.data, None, "resnet20")[1].recipe
-    elif job.scale.name == "small" and recipe in [PRESETS.get(name).recipe for name in SMALL]:
-        augmented = {"pad": recipe.pad, "pad_mode": recipe.pad_mode, "flip": recipe.flip}
-        recipe = PRESETS.get("images-small").recipe.with_(**NARROW, **augmented)
-    for name, steps in SHORT.items():
-        if job.scale.name != "paper" and recipe == PRESETS.get(name).recipe:
-            recipe = recipe.with_(steps=steps)
+    if not job.own:
+        if job.scale.name == "paper" and recipe.model == PAPER_MODEL:
+            recipe = preset_for(job.data, None, "resnet20")[1].recipe
+        elif job.scale.name == "small" and recipe in [PRESETS.get(name).recipe for name in SMALL]:
+            augmented = {"pad": recipe.pad, "pad_mode": recipe.pad_mode, "flip": recipe.flip}
+            recipe = PRESETS.get("images-small").recipe.with_(**NARROW, **augmented)
+        elif recipe == PRESETS.get("digits").recipe:
+            recipe = recipe.with_(steps=SHORT)
     preset = next((name for name in LOTTERIES if PRESETS.get(name).recipe == recipe), None)
     levels, fraction = PRUNED.get(job.scale.name, PRUNED["paper"])
     if preset is not None:
         usual = LOTTERIES.get(preset)
-        full, size, wanted = int(usual.steps.removesuffix("it")), usual.size, PAPER_SIZES[preset]
+        full, size, wanted = int(usual.steps.removesuffix("it")), min(usual.size, count), PAPER_SIZES[preset]
     else:
         full = max(2, round(PRETRAINED.get(job.scale.name, 0.1) * recipe.horizon(count)))
         size = max(1, round(EASY.get(job.scale.name, EASY["small"]) * count))
@@ -94,6 +95,7 @@ def tickets(
     wanted: Mapping[str, Pretraining],
     *,
     noise: str | None = None,
+    noise_seed: int | None = None,
     instruments: Sequence[str] = (),
     levels: int | None = None,
     scores_at: Mapping[str, str | int] | None = None,
@@ -102,18 +104,30 @@ def tickets(
 
     Args:
         wanted: pre-trainings; one that says no steps is for t*/2.
-        noise: during pre-training only, such as "redraw:0.5".
+        noise: during pre-training only, such as "redraw:0.5"; noise_seed: default the job's.
         instruments: "barrier", "coherence", "errors".
         levels: default the scale's.
         scores_at: {score: step}, where the usual one is not meant.
     """
     given = terms(job)
-    plan = plan_tickets(
-        job.data, pretrain=list(wanted.values()), steps=given.half, baselines=False, replicates=given.replicates,
-        levels=given.levels if levels is None else levels, fraction=given.fraction, noise=noise, noise_seed=job.seed,
-        score_runs=job.scale.score_runs, scores_at=scores_at, instruments=instruments, recipe=given.recipe,
-        preset=given.preset, seed=job.seed, setup=job.setup,
-    )  # fmt: skip
+    per = given.recipe.steps_per_epoch(len(job.data))
+    by = {one.by for one in wanted.values() if one.by is not None}
+    at: dict[str, str | int] = {}
+    if "el2n" in by and given.preset is None:
+        at["el2n"] = f"{min(Step.parse(job.early).resolve(per), given.recipe.horizon(len(job.data)))}it"
+    try:
+        plan = plan_tickets(
+            job.data, pretrain=list(wanted.values()), steps=given.half, baselines=False, replicates=given.replicates,
+            levels=given.levels if levels is None else levels, fraction=given.fraction, noise=noise,
+            noise_seed=job.seed if noise_seed is None else noise_seed,
+            score_runs=dict.fromkeys(by - {"lmc"}, job.scale.score_runs), scores_at={**at, **(scores_at or {})},
+            instruments=instruments, recipe=given.recipe, preset=given.preset, seed=job.seed, setup=job.setup,
+        )  # fmt: skip
+    except DatadietError as error:
+        if (error.where or "").split(" ")[0] in ("--pretrain", "--steps"):  # of another command
+            fix = "take more data, evenly spread over classes, or a longer --recipe"
+            raise DatadietError(error.what, where=job.data.name, fix=fix) from None
+        raise
     found: Mapping[str, Outcome]
     if job.rehearsal:
         found = made_up(job, plan)
@@ -123,7 +137,6 @@ def tickets(
         counted = stages(plan)
     for stage, data, recipe, tasks in counted:
         job.add(stage, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks))
-    per = given.recipe.steps_per_epoch(len(job.data))
     steps = {n: given.half if o.steps is None else Step.parse(o.steps).resolve(per) for n, o in wanted.items()}
     # Two that come to the same, such as no steps on anything, are one pre-training under two names.
     return {name: found[Variant(one, steps[name], False).label] for name, one in wanted.items()}
@@ -148,7 +161,7 @@ def made_up(job: StudyJob, plan: LotteryPlan) -> dict[str, Outcome]:
         if "errors" in plan.instruments:
             more |= {name: of((runs, count), name, label) for name in ("errors_dense", "errors_sparse")}
         out[label] = Outcome(
-            label, variant.pretraining.name, variant.step, of((runs, plan.levels + 1), "accuracy", label),
+            label, variant.step, of((runs, plan.levels + 1), "accuracy", label),
             of((runs,), "test", label), of((runs,), "train", label), (tuple(masks),) * runs, (None,) * runs, **more,
         )  # fmt: skip
     return out

@@ -14,7 +14,7 @@ from datadiet.lottery import Pretraining
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
 from datadiet.studies.job import Runs, StudyJob
-from datadiet.studies.scales import PAPER_MODEL, SCALES
+from datadiet.studies.scales import PAPER_MODEL
 from datadiet.studies.settling import RESTLESS, gone, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
@@ -35,16 +35,23 @@ REPLICATES = 8
 TOLERANCE = 0.5  # points
 
 
+def as_in_the_paper(job: StudyJob) -> bool:
+    """Whether the paper's network and steps are meant."""
+    return job.scale.name == "paper" and job.recipe.model == PAPER_MODEL and not job.own
+
+
 def recipe_of(job: StudyJob) -> Recipe:
     """The paper's: ResNet-20, batch 1,024, rate 3.2, divided by 10 at a half and at three quarters of the run.
 
-    Below its scale the job's own network and epochs, and the same form: a batch 8 times as large (4 at quick, where
-    digits would have two batches), a rate 4 times what the batch asks for.
+    Below its scale, or by a recipe of one's own, that network and its epochs in the same form: a batch 8 times as large
+    (4 at quick, where digits would have two batches), a rate 4 times what the batch asks for, plain SGD.
     """
     base, quick = job.recipe, job.scale.name == "quick"
-    if job.scale.name == "paper" and base.model == PAPER_MODEL:
-        base = PRESETS.get("lt-cifar10").recipe.with_(steps="160ep")
-    elif quick and base.model == "small-cnn":
+    if as_in_the_paper(job):
+        # 160 passes of 49 steps on CIFAR-10: the paper drops no batch, though an epoch here is of whole ones.
+        passes = -(-len(job.data) // (TIMES * PRESETS.get("lt-cifar10").recipe.batch_size))
+        base = PRESETS.get("lt-cifar10").recipe.with_(steps=f"{160 * passes}it")
+    elif quick and base.model == "small-cnn" and not job.own:
         base = base.with_(model=RESTLESS["model"])
     times = TIMES // 2 if quick else TIMES
     large = base.with_(
@@ -79,13 +86,12 @@ def sizes_of(job: StudyJob) -> list[int]:
 
 def runs_for(job: StudyJob) -> int:
     """The paper's 8 replicates, unless another number is asked for."""
-    paper = job.scale.name == "paper" and job.scale.runs == SCALES.get("paper").runs
-    return REPLICATES if paper else job.scale.runs
+    return REPLICATES if job.scale.name == "paper" and not job.own_runs else job.scale.runs
 
 
 def scored(job: StudyJob) -> tuple[ScoreTable, int]:
     """EL2N, and the step at which it was taken: the paper's 7,800 of its own training; else where curves have it."""
-    if job.scale.name == "paper" and job.recipe.model == PAPER_MODEL:
+    if as_in_the_paper(job):
         preset = PRESETS.get("lt-cifar10")
         at = preset.recipe.with_(steps=preset.at[0]).horizon(len(job.data))
         return job.score(["el2n"], [at], recipe=preset.recipe), at

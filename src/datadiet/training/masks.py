@@ -91,7 +91,7 @@ class Mask:
                 weights[name].masked_fill_(gone, 0.0)
 
     def hold(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Apply the mask, and keep it through every step of the optimiser."""
+        """Apply the mask, and keep it through every step of the optimiser, whatever momentum that has by now."""
         self.check(model)
         self.apply(model)
         weights = prunable(model)
@@ -101,6 +101,9 @@ class Mask:
             # In the weight's own memory layout, or the product would walk through both in different orders.
             like = torch.empty_like(weight, requires_grad=False)
             kept.append((weight, like.copy_(torch.from_numpy(np.asarray(tensor, bool)))))
+            for state in optimizer.state.get(weight, {}).values():
+                if torch.is_tensor(state) and state.shape == weight.shape:
+                    state.mul_(like)
 
         def only_what_is_left(*_: Any) -> None:
             there = [(weight.grad, factor) for weight, factor in kept if weight.grad is not None]
