@@ -28,7 +28,6 @@ from datadiet.training.recipe import Recipe
 log = logging.getLogger(__name__)
 
 LEVELS = 8  # down to 16.8 % of the weights: where the paper asks whether they match
-CHILDREN = 3  # between whose ends the barrier of a pre-trained point is taken
 BATCHES = 16  # gradients whose coherence is taken
 PROJECTED = 6  # the level at which the paper looks at errors after the sparse projection (Figure 9)
 REWINDS = ("weights", "rate")

@@ -147,15 +147,15 @@ class Lottery:
         ]  # fmt: skip
 
     def figure(self) -> Figure:
-        """Accuracy against the part of the weights removed."""
+        """Accuracy against how many weights there were for each that is left."""
         from datadiet.figures.lines import lines
 
         curves = {
-            one.label: {100 * (1 - d): one.accuracy[:, level] for level, d in enumerate(one.density)}
+            one.label: {1 / d: one.accuracy[:, level] for level, d in enumerate(one.density)}
             for one in self.outcomes.values()
         }
         return lines(
-            curves, xlabel="weights removed (%)", ylabel="test accuracy", percent=True,
+            curves, xlabel="all weights / weights left", ylabel="test accuracy", percent=True, log=True,
             title=f"{self.dataset}: sparse networks by pre-training",
         )  # fmt: skip
 

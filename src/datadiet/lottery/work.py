@@ -10,11 +10,12 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.flows.lmc import CHILDREN
 from datadiet.flows.measures import Accuracies, Errors, GradientCoherence
 from datadiet.flows.shared import DataCard
 from datadiet.flows.spawning import RESULT, PathTask, path_task, paths_in
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
-from datadiet.lottery.plan import BATCHES, CHILDREN, LotteryPlan, Variant
+from datadiet.lottery.plan import BATCHES, LotteryPlan, Variant
 from datadiet.lottery.pruning import prune
 from datadiet.lottery.result import Outcome
 from datadiet.scores import ScoreTable

@@ -11,6 +11,7 @@ from datadiet.flows.compare import FULL, plan_compare
 from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
 from datadiet.flows.select import select
 from datadiet.flows.tasks import folder_of
+from datadiet.lottery.plan import BATCHES
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import gone, measured, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
@@ -19,7 +20,6 @@ from datadiet.studies.verdict import Verdict, verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BATCHES = 16  # gradients whose cosine to their mean is taken
 POINTS = 10  # along the pre-training
 PRETRAINED = 1600 / 62400  # of the horizon; the first NORMS of it for gradient norms
 NORMS = 200 / 62400
