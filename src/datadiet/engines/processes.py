@@ -2,8 +2,7 @@
 
 A small pool of our own: the standard ones lose every job when one worker dies. Workers are spawned, never
 forked (a fork after OpenMP has started may hang), each is alone on its pipe, and one that dies takes its job
-with it and nothing else. Jobs and results cross the pipes as pickles: in memory, between this process and the workers
-that it started, as `multiprocessing` sends everything. None is written to a file or taken from anybody else.
+with it and nothing else. `wire.py` says how jobs and their values cross the pipes.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import atexit
 import logging
 import multiprocessing.connection
-import pickle
 import threading
 import time
 import traceback
@@ -28,6 +26,7 @@ from datadiet.engines import spawn
 from datadiet.engines.interrupt import ctrl_c
 from datadiet.engines.job import Job, OnProgress, Outcome, Progress, as_bug, interrupted, too_long, unique
 from datadiet.engines.shared import SharedArrays
+from datadiet.engines.wire import pack, unpack
 from datadiet.errors import DatadietError, Interrupted
 
 log = logging.getLogger(__name__)
@@ -222,7 +221,7 @@ class Processes:
         value = None
         if data is not None:
             try:
-                value = pickle.loads(data)
+                value = unpack(data)
             except Exception as problem:
                 error, trace = as_bug(problem, job.title), traceback.format_exc()
         return Outcome(job.key, value, error, trace, seconds)
@@ -260,7 +259,7 @@ class Processes:
 def _pack(job: Job) -> bytes | Outcome:
     """A job's function and arguments as bytes; its outcome where they cannot be sent."""
     try:
-        payload = pickle.dumps((job.function, dict(job.arguments)), protocol=pickle.HIGHEST_PROTOCOL)
+        payload = pack((job.function, dict(job.arguments)))
     except Exception as error:
         return _unsendable(job, str(error), traceback.format_exc())
     if b"__main__" in payload and spawn.main_file() is None:

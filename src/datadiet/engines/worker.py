@@ -6,7 +6,6 @@ import contextlib
 import logging
 import logging.handlers
 import os
-import pickle
 import queue
 import signal
 import sys
@@ -20,6 +19,7 @@ import numpy as np
 
 from datadiet.engines.job import Context, Progress, as_bug, execute
 from datadiet.engines.shared import Index, open_arrays
+from datadiet.engines.wire import pack, unpack
 from datadiet.errors import DatadietError, Interrupted
 
 _WATCH = 1.0  # seconds between two looks at whether the parent still lives
@@ -60,7 +60,7 @@ def _execute(
     payload: bytes,
     index: Index,
 ) -> tuple[bytes | None, DatadietError | None, str | None, bool, float]:
-    """Value (pickled), error, traceback, whether it saw that it shall stop, seconds."""
+    """Value (packed), error, traceback, whether it saw that it shall stop, seconds."""
     start = time.monotonic()
 
     def find(fingerprint: str) -> dict[str, np.ndarray] | None:
@@ -70,14 +70,14 @@ def _execute(
 
     context = Context(key, title, steps, report=link.report, asked=lambda: link.asked_to_stop == serial, find=find)
     try:
-        function, arguments = pickle.loads(payload)
+        function, arguments = unpack(payload)
     except BaseException as error:
         return None, as_bug(error, title), traceback.format_exc(), False, time.monotonic() - start
     value, failure, trace = execute(function, arguments, context)
     data = None
     if failure is None:
         try:
-            data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+            data = pack(value)
         except Exception as error:
             failure, trace = as_bug(error, title), traceback.format_exc()
     return data, _portable(failure), trace, context.told, time.monotonic() - start
@@ -88,7 +88,7 @@ def _portable(error: DatadietError | None) -> DatadietError | None:
     if error is None:
         return None
     try:
-        pickle.loads(pickle.dumps(error))
+        unpack(pack(error))
     except Exception:  # whatever its own class raises; nothing is lost, its words go back under a class that travels
         kind = Interrupted if isinstance(error, Interrupted) else DatadietError
         return kind(error.what, where=error.where, fix=error.fix)
