@@ -114,9 +114,9 @@ def plan_tickets(
             raise DatadietError(f"{value} {what}", where=flag, fix=f"at least {least}")
     as_fraction(fraction)
     RULES.get(rule, where="--prune")
-    for given, legal, flag in ((rewind, REWINDS, "--rewind"), (balanced, ("paper", "yes", "no"), "--balanced")):
-        if given not in legal:
-            raise unknown("choice", given, legal, where=flag)
+    for choice, legal, flag in ((rewind, REWINDS, "--rewind"), (balanced, ("paper", "yes", "no"), "--balanced")):
+        if choice not in legal:
+            raise unknown("choice", choice, legal, where=flag)
     for name in instruments:
         if name not in INSTRUMENTS:
             raise unknown("instrument", name, INSTRUMENTS, where="--instrument")
@@ -179,29 +179,30 @@ def plan_tickets(
     if not variants:
         raise DatadietError("no pre-training is asked for", where="--pretrain", fix='say "all" or "easiest:2048"')
     by = sorted({v.pretraining.by for v in variants.values() if v.pretraining.by is not None})
-    when = {"el2n": usual.scores_at, "forgetting": chosen.steps, "lmc": f"{min(4 * short, until - 1)}it"}
-    when |= {name: str(step) for name, step in (scores_at or {}).items()}
-    for name in scores_at or {}:
-        if name not in by:
-            raise unknown("score of a pre-training", name, by, where="--score-at")
+    asked_at, asked_runs = dict(scores_at or {}), score_runs if isinstance(score_runs, Mapping) else {}
+    for given, flag in ((asked_at, "--score-at"), (asked_runs, "--score-runs")):
+        for name in given:
+            if name not in by:
+                raise unknown("score of a pre-training", name, by, where=flag)
     runs = {name: min(defaults.runs, LMC_RUNS) if name == "lmc" else defaults.runs for name in by}
-    if score_runs is not None:
-        runs |= score_runs if isinstance(score_runs, Mapping) else dict.fromkeys(by, score_runs)
+    runs |= dict.fromkeys(by, score_runs) if isinstance(score_runs, int) else asked_runs
+    usual_at = {"forgetting": chosen.steps, "lmc": f"{min(4 * short, until - 1)}it"}
 
-    def scored_at(name: str) -> str:
-        step = when.get(name, usual.scores_at)
-        found = at(step, "--score-at")
-        if name not in (scores_at or {}):  # the usual step, or the end of a shorter run
-            found = min(found, until)
+    def scored_at(name: str) -> int:
+        if name not in asked_at:  # the usual step, or the end of a shorter run
+            return min(at(usual_at.get(name, usual.scores_at)), until)
+        found = at(asked_at[name], "--score-at")
         if found > until:
             raise DatadietError(
-                f"{step} is step {found:,}, and the run has {until:,}", where="--score-at", fix="take the score earlier"
-            )
-        return f"{found}it"
+                f"{asked_at[name]} is step {found:,}, and the run has {until:,}", where="--score-at",
+                fix="take the score earlier",
+            )  # fmt: skip
+        return found
 
     scorings = {
         name: plan_score(
-            noisy, scores=[name], runs=runs[name], at=[scored_at(name)], recipe=chosen, seed=seed, setup=setup,
+            noisy, scores=[name], runs=runs[name], at=[f"{scored_at(name)}it"], recipe=chosen, seed=seed,
+            setup=setup,
         )
         for name in by
     }  # fmt: skip

@@ -33,6 +33,8 @@ from datadiet.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+TAKEN = {"scores": "score", "human": "human-labels", "memorization": "memorization"}  # what only some studies take
+
 NOISE = "permute:0.1"  # of a study with a noisy half, where nobody says another: DD's
 
 
@@ -92,7 +94,7 @@ def plan(
 ) -> StudyPlan:
     """Resolve and check a study and count its cost; train nothing. Arguments as of `run`."""
     study = STUDIES.get(name, where="study")
-    for flag, given in (("score", scores), ("human-labels", human), ("memorization", memorization)):
+    for given, flag in zip((scores, human, memorization), TAKEN.values(), strict=True):
         if given is not None and len(given) and flag not in study.takes:
             able = ", ".join(other for other, one in STUDIES.items() if flag in one.takes)
             raise DatadietError(f"{name} does not look at it", where=f"--{flag}", fix=f"leave it out, or ask {able}")
@@ -234,9 +236,8 @@ def run_all(
 def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, StudyPlan | DatadietError]:
     """The plan of every study, or why it cannot be done; each is given what it looks at."""
     planned: dict[str, StudyPlan | DatadietError] = {}
-    optional = {"scores": "score", "human": "human-labels", "memorization": "memorization"}
     for name in names if names is not None else STUDIES.names():
-        left_out = {key for key, flag in optional.items() if flag not in STUDIES.get(name, where="study").takes}
+        left_out = {key for key, flag in TAKEN.items() if flag not in STUDIES.get(name, where="study").takes}
         try:
             planned[name] = plan(name, **{key: given for key, given in options.items() if key not in left_out})
         except DatadietError as error:
