@@ -67,6 +67,7 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         ((*SELECT, "--policy", "window", "--offset", "0.6"), "offset 0.6 and keep 0.5 leave the range"),
         ((*SELECT, "--policy", "window", "--offset", "-0.1"), "offset"),
         ((*SELECT, "--policy", "hardest", "--tune"), "only a window is tuned"),
+        ((*SELECT, "--dry-run"), "nothing is trained without --tune"),
         ((*SELECT, "--option", "foo=1"), "has no option 'foo'"),
         ((*SELECT, "--option", "foo"), "write name=value"),
         ((*SELECT, "--at", "2ep"), "no el2n at step 14 (2ep); there is: 7it, 21it"),

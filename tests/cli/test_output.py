@@ -78,6 +78,7 @@ def test_run_does_the_whole_flow_and_says_it_in_json(place: Path) -> None:
         ("compare", "tiny.npz", *FLAGS, "--runs", 1),
         ("train", "tiny.npz", *FLAGS),
         ("run", "tiny.npz", *FLAGS, "--runs", 1, "--at", "1ep", "--seed", 9, "--keep", 0.5),
+        ("select", "scores", "--by", "el2n", "--policy", "window", "--tune", "--runs", 1),
     ],
 )
 def test_a_dry_run_trains_nothing_and_writes_nothing(
@@ -96,6 +97,33 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(
     text = ok(*words, "--dry-run")
     assert "ms/step" in text.out
     assert files(place) == before
+
+
+def test_a_dry_run_of_the_main_job_counts_the_tuned_window_and_children_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datadiet.flows import estimate
+
+    monkeypatch.setattr(estimate, "SECONDS", 0.0)
+    words = ("run", "tiny.npz", *FLAGS, "--runs", 2, "--at", "1ep", "--score", "el2n", "--score", "lmc")
+    words += ("--retrain-runs", 1, "--keep", 0.5, "--policy", "hardest", "--tune", "--seed", 11)
+
+    def jobs() -> dict[str, tuple[int, int]]:
+        return {
+            name: (stage["planned"], stage["jobs"])
+            for name, stage in ok(*words, "--dry-run", "--json").json["stages"].items()
+        }
+
+    # Full data and random are tested once, whoever asks; six offsets fit beside a half.
+    assert jobs() == {
+        "scoring": (2, 2), "children": (6, 6), "retraining": (3, 3), "tuning, scoring": (2, 2),
+        "tuning, windows": (24, 24), "tuning, test": (1, 1),
+    }  # fmt: skip
+    ok(*words)
+    left = jobs()
+    assert left.pop("retraining") == (3, 0)
+    assert all(new == 0 for _, new in left.values())
+    assert {"scoring", "tuning, scoring", "tuning, windows"} <= left.keys()
 
 
 @pytest.mark.usefixtures("untrained")

@@ -201,7 +201,8 @@ def test_the_estimate_counts_a_gradient_norm_as_a_training_pass(tmp_path: Path, 
 
     def seconds(*scores: str) -> float:
         plan = plan_score(tiny(), scores=scores, runs=2, at=["1ep", "2ep"], recipe=RECIPE, setup=setup(tmp_path))
-        return estimate.estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup).seconds
+        ((_, cost),) = estimate.estimates(plan.stages())
+        return cost.seconds
 
     assert seconds("loss") == 2 * 14  # two runs of two epochs of seven steps
     assert seconds("loss", "grand") == 2 * 14 + 2 * 2 * 120 / 16  # and two passes over 120 examples in each
@@ -215,14 +216,16 @@ def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, m
     timed = []
     monkeypatch.setattr(estimate, "measure", lambda *what: timed.append(what) or (16.0, 1.0))  # a second an example
     data = tiny()
-    plan = plan_score(data, scores=["loss"], runs=1, at=["1ep"], recipe=RECIPE, setup=setup(tmp_path))
-    ((label, task),) = plan.tasks
-    timings: estimate.Timings = {}
 
-    def seconds(*measures: Any, recipe: Any = plan.recipe) -> float:
+    def planned(recipe: Any) -> Any:
+        return plan_score(data, scores=["loss"], runs=1, at=["1ep"], recipe=recipe, setup=setup(tmp_path))
+
+    def seconds(*measures: Any) -> float:
+        plan = planned(RECIPE)
+        ((label, task),) = plan.tasks
         asked = [(label, replace(task, measures=tuple((3, one) for one in measures)))]
-        common = (data, recipe, plan.network, plan.numerics, plan.setup, timings)
-        return estimate.estimate(asked, *common).seconds
+        ((_, cost),) = estimate.estimates([("scoring", replace(plan, tasks=asked))])
+        return cost.seconds
 
     plain = seconds()
     assert plain == 7 * 16 + 120
@@ -233,7 +236,9 @@ def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, m
     assert seconds(GradientCoherence(rows, 4, 8)) - plain == 4 * 8
     assert seconds(GradientCoherence(rows, 4, 16)) - plain == 4 * 10
     assert seconds(TrainingGradientNorms(5)) - plain == 5 * 16
-    assert seconds(recipe=plan.recipe.with_(lr=0.5, steps="9ep")) == plain
-    assert len(timed) == 1, "the rate and the length do not change what a step takes"
-    seconds(recipe=plan.recipe.with_(batch_size=8))
-    assert len(timed) == 2
+    timed.clear()
+    recipe = planned(RECIPE).recipe
+    stages = [("one", recipe), ("two", recipe.with_(lr=0.5, steps="9ep")), ("three", recipe.with_(batch_size=8))]
+    costs = dict(estimate.estimates([(name, planned(one)) for name, one in stages]))
+    assert costs["one"].seconds == costs["two"].seconds == plain
+    assert len(timed) == 2, "the rate and the length do not change what a step takes"

@@ -13,6 +13,7 @@ from tiny_flows import RECIPE, setup, tiny
 import datadiet as dd
 from datadiet.flows import tune
 from datadiet.flows.compare import FULL, Comparison, Row
+from datadiet.flows.tasks import is_done
 from datadiet.store import Store
 
 
@@ -114,6 +115,29 @@ def test_the_default_grid_goes_to_the_end_of_the_range() -> None:
         tune.grid_of([0.9], [0.5])
     with pytest.raises(dd.DatadietError, match="keep is 0"):
         tune.grid_of([0.0], None)
+
+
+def test_the_plan_counts_every_run_and_trains_none(tmp_path: Path, table: dd.ScoreTable) -> None:
+    data = tiny().with_noise("permute", 0.1, seed=0)
+    plan = tune.plan_tune_of(
+        data, table, "el2n", offsets=(0.0, 0.2, 0.5), runs=2, test_runs=3, setup=setup(tmp_path / "store")
+    )
+    store = Store(tmp_path / "store")
+    before = set(store.runs())
+
+    def counted() -> dict[str, tuple[int, int]]:
+        return {
+            stage: (len(one.tasks), sum(not is_done(task, one.data) for _, task in one.tasks))
+            for stage, one in plan.stages(table)
+        }
+
+    fresh = {"tuning, scoring": (2, 2), "tuning, windows": (6, 6), "tuning, test": (9, 9)}
+    assert counted() == fresh
+    assert set(store.runs()) == before
+    tune.execute_tune(plan, table)
+    assert len(set(store.runs()) - before) == sum(new for _, new in fresh.values())
+    # Which window is tested is known by now: the very one that won.
+    assert counted() == {stage: (planned, 0) for stage, (planned, _) in fresh.items()}
 
 
 def test_what_is_reported_is_what_was_judged(tmp_path: Path, table: dd.ScoreTable) -> None:

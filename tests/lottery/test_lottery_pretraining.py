@@ -12,6 +12,7 @@ from tiny_lottery import RECIPE, UNTIL, tiny
 import datadiet as dd
 from datadiet.data.dataset import from_arrays
 from datadiet.errors import DatadietError
+from datadiet.flows import estimate
 from datadiet.lottery import LOTTERIES, LotteryPreset, Pretraining, plan_tickets, stages
 from datadiet.lottery.presets import lottery_preset
 from datadiet.lottery.pruning import FRACTION
@@ -248,9 +249,10 @@ def test_a_coherence_of_one_batch_is_warned_about(caplog: pytest.LogCaptureFixtu
     assert said.startswith("31 random, 2 steps: 31 examples make fewer than two batches of 16")
 
 
-def test_runs_of_which_several_scores_are_taken_count_once() -> None:
+def test_runs_of_which_several_scores_are_taken_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "SECONDS", 0.0)
     plan = plan_tickets(
         tiny(), recipe=RECIPE, pretrain=["easiest:48", "easiest/forgetting:48"], steps=2, score_runs=2
     )  # fmt: skip
-    scoring = {name: tasks for name, _, _, tasks in stages(plan) if name.startswith("scoring")}
-    assert {name: len(tasks) for name, tasks in scoring.items()} == {"scoring by forgetting": 2}
+    scoring = {name: cost.planned for name, cost in estimate.estimates(stages(plan)) if name.startswith("scoring")}
+    assert scoring == {"scoring by forgetting": 2}

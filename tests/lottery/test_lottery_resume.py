@@ -83,8 +83,8 @@ def test_the_stages_count_what_is_missing(copied: Path, tmp_path: Path) -> None:
     def counted(store: Path, **changes: Any) -> dict[str, tuple[int, int]]:
         plan = plan_tickets(tiny(), **options(store, **changes))
         return {
-            name: (len(tasks), sum(not is_done(task, data) for _, task in tasks))
-            for name, data, _, tasks in stages(plan)
+            name: (len(one.tasks), sum(not is_done(task, one.data) for _, task in one.tasks))
+            for name, one in stages(plan)
         }
 
     fresh = counted(tmp_path / "fresh", pretrain=["easiest:48@6", "all@6"], instruments=["barrier"])
@@ -112,7 +112,7 @@ def test_planning_trains_no_child_of_a_scoring_run_that_is_done(tmp_path: Path, 
         assert spec["parent"][1] == 8
         shutil.rmtree(folder.path)
     stretches.clear()
-    found = {what: tasks for what, _, _, tasks in stages(plan_tickets(tiny(), **usual))}
+    found = {what: one.tasks for what, one in stages(plan_tickets(tiny(), **usual))}
     assert not stretches
     assert [sum(not is_done(task, tiny()) for _, task in found["children of scoring runs"])] == [3]
 

@@ -18,6 +18,7 @@ import datadiet as dd
 from datadiet import studies
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows import jobs
+from datadiet.flows.estimate import estimates
 from datadiet.store import read_json
 from datadiet.studies import STUDIES
 from datadiet.studies.output import read_numbers
@@ -37,7 +38,7 @@ def test_every_study_is_planned_and_drawn_without_training(name: str, tmp_path: 
     assert job.plans
     figures = STUDIES.get(name).draw(job, numbers)
     assert figures
-    for one in studies.estimates(job.plans):
+    for one in estimates(job.plans):
         assert one[1].jobs > 0
     assert not (tmp_path / "store").exists()
 

@@ -11,7 +11,6 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import execute_compare, plan_compare
-from datadiet.flows.estimate import estimate
 
 
 def command(
@@ -67,9 +66,8 @@ def command(
         )
         folder = out or o.folder_for(data, "-compare")
         if dry_run:
-            cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
-            output.print_plan("datadiet compare", [("retraining", cost)], notes, json)
+            output.print_plan("datadiet compare", [("retraining", plan)], notes, json)
             return
         result = execute_compare(plan, folder, on_progress)
     if json:

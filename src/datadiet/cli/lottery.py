@@ -11,8 +11,7 @@ from rich.table import Table
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import Estimate, Timings, estimate
-from datadiet.lottery import Lottery, LotteryPlan, execute_tickets, plan_tickets, stages
+from datadiet.lottery import Lottery, execute_tickets, plan_tickets, stages
 from datadiet.lottery.plan import LEVELS
 from datadiet.lottery.pruning import FRACTION
 from datadiet.steps import describe
@@ -125,22 +124,13 @@ def command(
         folder = out or o.folder_for(plan.noisy, "-lottery")
         if dry_run:
             notes = [("dataset", repr(plan.noisy)), ("model", plan.recipe.model), ("results", str(folder))]
-            output.print_plan("datadiet lottery", costs(plan), notes, json)
+            output.print_plan("datadiet lottery", stages(plan), notes, json)
             return
         result = execute_tickets(plan, folder, on_progress)
     if json:
         output.print_json({**result.to_json(), "out": str(folder)})
         return
     _print(result, folder)
-
-
-def costs(plan: LotteryPlan) -> list[tuple[str, Estimate]]:
-    """The cost of each stage."""
-    timings: Timings = {}
-    return [
-        (name, estimate(tasks, data, recipe, plan.network, plan.numerics, plan.setup, timings))
-        for name, data, recipe, tasks in stages(plan)
-    ]
 
 
 def accuracies(result: Lottery) -> Table:

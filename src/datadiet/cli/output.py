@@ -17,8 +17,9 @@ from rich.text import Text
 
 from datadiet.engines import Progress as Report
 from datadiet.flows.compare import Comparison
-from datadiet.flows.estimate import Estimate
+from datadiet.flows.estimate import estimates
 from datadiet.flows.execute import OnProgress
+from datadiet.flows.plan import Plan
 
 
 def console(stderr: bool = False) -> Console:
@@ -131,18 +132,17 @@ def comparison_table(result: Comparison) -> Table:
     return table
 
 
-def print_plan(
-    title: str, stages: Sequence[tuple[str, Estimate]], notes: Sequence[tuple[str, str]], as_json: bool
-) -> None:
-    """The plan of a --dry-run."""
+def print_plan(title: str, stages: Sequence[tuple[str, Plan]], notes: Sequence[tuple[str, str]], as_json: bool) -> None:
+    """The plan of a --dry-run, with what it will cost."""
+    costs = estimates(stages)
     if as_json:
-        print_json({"what": "plan", "title": title, **dict(notes), "stages": {n: e.to_json() for n, e in stages}})
+        print_json({"what": "plan", "title": title, **dict(notes), "stages": {n: e.to_json() for n, e in costs}})
         return
     out = console()
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("stage", "runs", "in store", "steps", "ms/step", "workers", "disk", "time"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for name, e in stages:
+    for name, e in costs:
         table.add_row(
             name,
             str(e.planned),
@@ -153,8 +153,8 @@ def print_plan(
             size(e.disk_bytes),
             duration(e.seconds),
         )
-    if len(stages) > 1:
-        total = [e for _, e in stages]
+    if len(costs) > 1:
+        total = [e for _, e in costs]
         table.add_section()
         table.add_row(
             "together",

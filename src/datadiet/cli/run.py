@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import Timings, estimate
-from datadiet.flows.run import POLICIES, Result, RunPlan, comparing, execute_run, plan_run, subsets_of
-from datadiet.flows.score import execute_score
-from datadiet.selection import count
+from datadiet.flows.run import POLICIES, Result, RunPlan, execute_run, plan_run
 from datadiet.steps import describe
 
 
@@ -74,7 +70,8 @@ def command(
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
         if dry_run:
-            _dry(plan, json)
+            notes = [("dataset", repr(data)), ("model", plan.scoring.recipe.model), ("results", str(plan.out))]
+            output.print_plan("datadiet run", plan.stages(), notes, json)
             return
         result = execute_run(plan, on_progress)
     if json:
@@ -107,24 +104,3 @@ def _print(result: Result, plan: RunPlan) -> None:
     for file in result.files:
         if file.suffix != ".svg":
             out.print(f"  {file}")
-
-
-def _dry(plan: RunPlan, json: bool) -> None:
-    scoring = plan.scoring
-    timings: Timings = {}
-    common = (scoring.data, scoring.recipe, scoring.network, scoring.numerics, scoring.setup, timings)
-    first = estimate(scoring.tasks, *common)
-    subsets: dict[str, Any]
-    if first.jobs == 0:
-        subsets = subsets_of(plan, execute_score(scoring))
-    else:  # which rows will be kept is not known yet, how many is
-        sizes = [count(keep, len(scoring.data)) for keep in plan.keeps for _ in plan.policies]
-        subsets = {
-            name: np.roll(np.arange(len(scoring.data)), shift + 1)[:size]
-            for shift, (name, size) in enumerate(zip(plan.subset_names, sizes, strict=True))
-        }
-    second = estimate(comparing(plan, subsets).tasks, *common)
-    notes = [("dataset", repr(scoring.data)), ("model", scoring.recipe.model), ("results", str(plan.out))]
-    if plan.tune:
-        notes.append(("not counted", "the grid of the tuned window"))
-    output.print_plan("datadiet run", [("scoring", first), ("retraining", second)], notes, json)

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import Timings, estimate
-from datadiet.flows.lmc import spawned_tasks
 from datadiet.flows.sanity import Sanity
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.scores import SCORES, ScoreTable
@@ -60,15 +58,8 @@ def command(
         )
         folder = out or o.folder_for(data)
         if dry_run:
-            timings: Timings = {}
-            common = (plan.data, plan.recipe, plan.network, plan.numerics, plan.setup, timings)
-            cost = estimate(plan.tasks, *common)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
-            costs = [("scoring", cost)]
-            children = spawned_tasks(plan.scores, plan.tasks, plan.marks, plan.data)
-            if children:
-                costs.append(("children", estimate(children, *common)))
-            output.print_plan("datadiet score", costs, notes, json)
+            output.print_plan("datadiet score", plan.stages(), notes, json)
             return
         table = execute_score(plan, folder, on_progress)
     if json:

@@ -15,7 +15,7 @@ from datadiet.flows.columns import SUFFIXES
 from datadiet.flows.compare import percent
 from datadiet.flows.reload import reload
 from datadiet.flows.select import save_subset, select
-from datadiet.flows.tune import Tuned, tune_window
+from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
 from datadiet.scores import load_table
 from datadiet.selection import Subset
 from datadiet.store.files import writable_folder, write_json
@@ -64,12 +64,15 @@ def command(
     precision: o.Precision = "auto",
     compile: o.Compile = "auto",
     json: o.Json = False,
+    dry_run: o.DryRun = False,
 ) -> None:
     """Choose a subset by scores; with --tune, choose a window on a validation split."""
     keeps = keep or [0.5]
     options = o.keyed(option, "--option")
     if not tune and (len(keeps) > 1 or len(offset or []) > 1):
         raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
+    if dry_run and not tune:
+        raise DatadietError("nothing is trained without --tune", where="--dry-run", fix="leave it out, or say --tune")
     if tune and policy != "window":
         raise DatadietError(f"--tune with policy {policy}", fix="only a window is tuned: --policy window --tune")
     if offset and not tune:
@@ -87,21 +90,27 @@ def command(
                 raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
             target = out or folder / f"tuned-{by}.safetensors"
             _check_target(target)
-            tuned = tune_window(
-                reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir)),
+            data = reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir))
+            plan = plan_tune_of(
+                data,
                 table,
                 by,
+                at,
                 keeps=keeps,
                 offsets=offset,
-                at=at,
                 balanced=balanced,
                 validation=validation,
                 runs=runs,
                 test_runs=runs,
                 seed=seed,
                 setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
-                on_progress=on_progress,
             )
+            if dry_run:
+                model = plan.scoring.recipe.model
+                notes = [("dataset", repr(data)), ("model", model), ("results", str(target))]
+                output.print_plan("datadiet select --tune", plan.stages(table), notes, json)
+                return
+            tuned = execute_tune(plan, table, on_progress)
             subset = tuned.subset
             write_json(target.with_suffix(".json"), tuned.to_json())
         else:

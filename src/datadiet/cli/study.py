@@ -166,7 +166,7 @@ def _print_plan(
     notes = [("dataset", repr(plans[0].job.data)), ("model", ", ".join(networks))] if plans else []
     notes += [("results", str(one.folder)) for one in plans]
     notes += [("left out", f"{name}: {error}") for name, error in (errors or {}).items()]
-    output.print_plan(title, studies.estimates(stages), notes, json)
+    output.print_plan(title, stages, notes, json)
 
 
 def _errors(plans: dict[str, studies.StudyPlan | DatadietError]) -> dict[str, DatadietError]:

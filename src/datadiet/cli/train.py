@@ -9,7 +9,6 @@ import typer
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.flows.estimate import estimate
 from datadiet.flows.train import execute_train, plan_train
 
 
@@ -60,9 +59,8 @@ def command(
         )
         folder = out or o.folder_for(data, "-train")
         if dry_run:
-            cost = estimate(plan.tasks, plan.data, plan.recipe, plan.network, plan.numerics, plan.setup)
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
-            output.print_plan("datadiet train", [("training", cost)], notes, json)
+            output.print_plan("datadiet train", [("training", plan)], notes, json)
             return
         result, files = execute_train(plan, folder, on_progress)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import make
 from datadiet.flows.execute import engine_for
-from datadiet.flows.plan import Network, Setup
+from datadiet.flows.plan import Plan
 from datadiet.flows.tasks import RunTask, folder_of, is_done, split_of
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
@@ -56,25 +57,14 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(
-    tasks: Sequence[tuple[str, RunTask]],
-    data: Dataset,
-    recipe: Recipe,
-    network: Network,
-    numerics: Numerics,
-    setup: Setup,
-    timings: Timings | None = None,
-) -> Estimate:
-    """Count what is missing of the tasks, and time a few steps and one scoring batch.
-
-    Args:
-        timings: kept from stage to stage of one plan, so that the same network is timed once.
-    """
+def _estimate(plan: Plan, tasks: Sequence[tuple[str, RunTask]], timings: Timings) -> Estimate:
+    """Count what is missing of some of a plan's tasks, and time a few steps and one scoring batch."""
+    data, recipe, setup = plan.data, plan.recipe, plan.setup
     pending = [(label, task) for label, task in tasks if not is_done(task, data)]
     if not pending:
         return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
     steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
-    step_seconds, row_seconds = _timed(recipe, data, numerics, {} if timings is None else timings)
+    step_seconds, row_seconds = _timed(recipe, data, plan.numerics, timings)
     measures = [measure.cost(data, recipe.batch_size) for _, task in pending for _, measure in task.measures]
     rows = sum(seen for seen, _ in measures) + sum(
         len(task.marks) * len(data) + sum(len(split_of(data, split)) for split in task.evaluate) for _, task in pending
@@ -85,9 +75,9 @@ def estimate(
     )
     gradients = (passes * len(data) + sum(back for _, back in measures)) / recipe.batch_size * step_seconds
     name = engine_for(setup, pending)
-    with make(name, setup.workers, numerics.threads) as engine:
+    with make(name, setup.workers, plan.numerics.threads) as engine:
         workers = 1 if name == "inline" else min(engine.workers, len(pending))
-    state = 2 * network.state_bytes + 120 * len(data)
+    state = 2 * plan.network.state_bytes + 120 * len(data)
     disk = sum(
         len(task.marks) * (state + 4 * len(data) * len(task.scores)) + state * len({*task.keep} - {*task.marks})
         for _, task in pending
@@ -95,6 +85,38 @@ def estimate(
     disk += workers * state  # resume points
     seconds = (steps * step_seconds + rows * row_seconds + gradients) / workers
     return Estimate(len(tasks), len(pending), steps, step_seconds, seconds, disk, workers, name)
+
+
+def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
+    """An estimate for each stage, network and kind of labels (either named where there are several), and dataset.
+
+    A run that is asked for several times counts once: as the farthest that is not done yet, since it is trained once.
+    """
+    chosen: dict[str, tuple[bool, int, int]] = {}  # of each run: whether it is done, minus its last step, its place
+    asked = [(task, one) for _, one in stages for _, task in one.tasks]
+    for place, (task, one) in enumerate(asked):
+        mine = (is_done(task, one.data), -task.until, place)
+        chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
+    counted = {place for _, _, place in chosen.values()}
+    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]]]] = {}
+    place, several = 0, len({one.recipe.model for _, one in stages}) > 1
+    mixed = len({one.data.noise is None for _, one in stages}) > 1
+    for stage, one in stages:
+        words = [one.recipe.model] * several + ["noisy"] * (mixed and one.data.noise is not None)
+        name = f"{stage}: {', '.join(words)}" if words else stage
+        key = (name, one.data.fingerprint, str(one.recipe))
+        for labelled in one.tasks:
+            if place in counted:
+                groups.setdefault(key, (one, []))[1].append(labelled)
+            place += 1
+    out: list[tuple[str, Estimate]] = []
+    timings: Timings = {}
+    numbers: Counter[str] = Counter()
+    for (name, _, _), (one, tasks) in groups.items():
+        numbers[name] += 1
+        cost = _estimate(one, tasks, timings)
+        out.append((name if numbers[name] == 1 else f"{name} ({numbers[name]})", cost))
+    return out
 
 
 def _timed(recipe: Recipe, data: Dataset, numerics: Numerics, known: Timings) -> tuple[float, float]:

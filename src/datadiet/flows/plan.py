@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -15,7 +15,7 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.tasks import RESUME_EVERY
+from datadiet.flows.tasks import RESUME_EVERY, RunTask
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
 from datadiet.seeds import digest
@@ -239,3 +239,32 @@ def _work(model: torch.nn.Module, sample: Any) -> float:
         model.train(was)
     size = len(next(iter(sample.values()))) if isinstance(sample, dict) else len(sample)
     return counter.get_total_flops() / 2 / size
+
+
+class Plan(Protocol):
+    """Runs to be made on one dataset by one recipe: a ScorePlan, a ComparePlan, or `Runs`."""
+
+    @property
+    def data(self) -> Dataset: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def numerics(self) -> Numerics: ...
+    @property
+    def setup(self) -> Setup: ...
+    @property
+    def tasks(self) -> list[tuple[str, RunTask]]: ...
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A plan of one's own: any tasks, beside those of scoring and comparing."""
+
+    data: Dataset
+    recipe: Recipe
+    network: Network
+    numerics: Numerics
+    setup: Setup
+    tasks: list[tuple[str, RunTask]]

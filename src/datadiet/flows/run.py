@@ -22,10 +22,11 @@ from datadiet.flows.compare import (
     plan_compare,
 )
 from datadiet.flows.execute import OnProgress, kept_engines
-from datadiet.flows.plan import defaults_for
+from datadiet.flows.plan import Plan, defaults_for
+from datadiet.flows.rehearsal import quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
-from datadiet.flows.tune import Tuned, tune_window, tuned_name
+from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
 from datadiet.scores import ScoreTable
 from datadiet.selection import POLICIES as REGISTERED
 from datadiet.selection import Subset
@@ -70,7 +71,7 @@ class Result:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The scoring, and what will be selected by it."""
+    """The scoring, what will be selected by it, and the tuning of a window where that was asked for."""
 
     scoring: ScorePlan
     by: str
@@ -78,16 +79,20 @@ class RunPlan:
     keeps: tuple[float, ...]
     policies: tuple[str, ...]
     retrain_runs: int
-    tune: bool
+    tuning: TunePlan | None
     out: Path
 
     @property
     def subset_names(self) -> list[str]:
         return [subset_name(self.by, policy, keep) for keep in self.keeps for policy in self.policies]
 
-    def retraining_runs(self) -> int:
-        """Retraining runs, full data and random included; the grid of a tuned window is not counted."""
-        return self.retrain_runs * (len(self.subset_names) + len(self.keeps) + 1)
+    def stages(self) -> list[tuple[str, Plan]]:
+        """What will be trained, with made-up subsets where the scores are not there yet."""
+        with quiet():
+            table = rehearsed_scores(self.scoring)
+            comparison = comparing(self, subsets_of(self, table))
+            tuning = [] if self.tuning is None else self.tuning.stages(table)
+        return [*self.scoring.stages(), ("retraining", comparison), *tuning]
 
 
 def subset_name(by: str, policy: str, keep: float) -> str:
@@ -126,12 +131,23 @@ def plan_run(
     by = by or plan.scores[0]
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
-    if tune and data.validation is None:
-        data.with_validation(0.2)
     if retrain_runs < 1:
         raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
     folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
-    return RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), retrain_runs, tune, folder)
+    tuning = None
+    if tune:
+        tuning = plan_tune(
+            data,
+            by,
+            plan.marks[-1],
+            plan.recipe,
+            score_runs=plan.runs,
+            keeps=(0.5,) if 0.5 in keeps else keeps[:1],
+            test_runs=retrain_runs,
+            seed=plan.seed,
+            setup=plan.setup,
+        )
+    return RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), retrain_runs, tuning, folder)
 
 
 def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **options: Any) -> Result:
@@ -167,18 +183,8 @@ def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
     comparison = execute_compare(comparing(plan, subsets), plan.out, on_progress)
     files.append(plan.out / "comparison.json")
     tuned = None
-    if plan.tune:
-        tuned = tune_window(
-            data,
-            table,
-            plan.by,
-            keeps=(0.5,) if 0.5 in plan.keeps else plan.keeps[:1],
-            at=f"{plan.at}it",
-            test_runs=plan.retrain_runs,
-            seed=scoring.seed,
-            setup=scoring.setup,
-            on_progress=on_progress,
-        )
+    if plan.tuning is not None:
+        tuned = execute_tune(plan.tuning, table, on_progress)
         name = tuned_name(tuned.keep, tuned.offset)
         files.append(save_subset(tuned.subset, plan.out / "subsets" / f"{_slug(name)}.safetensors"))
         write_json(plan.out / "tuned.json", tuned.to_json())

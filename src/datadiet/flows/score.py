@@ -15,9 +15,11 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
-from datadiet.flows.lmc import spawned_scores, take_spawned
+from datadiet.flows.lmc import spawned_scores, spawned_tasks, take_spawned
 from datadiet.flows.plan import (
     Network,
+    Plan,
+    Runs,
     Setup,
     check_code,
     check_scores,
@@ -64,6 +66,12 @@ class ScorePlan:
     def asked(self) -> list[tuple[str, int]]:
         """(score or column, step) of every shard of a run."""
         return [(column, mark) for mark in self.marks for column in columns(defined_at(self.scores, mark))]
+
+    def stages(self) -> list[tuple[str, Plan]]:
+        """What will be trained: the scoring runs, and children of theirs where a score needs them."""
+        children = spawned_tasks(self.scores, self.tasks, self.marks, self.data)
+        spawned = Runs(self.data, self.recipe, self.network, self.numerics, self.setup, children)
+        return [("scoring", self), ("children", spawned)] if children else [("scoring", self)]
 
 
 def plan_score(

@@ -17,10 +17,11 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import Comparison, Row, execute_compare, percent, plan_compare
+from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, percent, plan_compare, results
 from datadiet.flows.execute import OnProgress, kept_engines
-from datadiet.flows.plan import Setup
-from datadiet.flows.score import execute_score, plan_score
+from datadiet.flows.plan import Plan, Setup
+from datadiet.flows.rehearsal import all_done, quiet, rehearsed_scores
+from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
@@ -54,6 +55,110 @@ class Tuned:
         }
 
 
+@dataclass(frozen=True)
+class TunePlan:
+    """Everything that tuning a window is, before a step of it is taken.
+
+    Args:
+        data: what the window is for.
+        by: the score that ranks, taken of `data` at step `at`.
+        scoring: of the training data that the validation split leaves, at the same part of training.
+        grid: (keep, offset) of the windows that are tried.
+        runs: training runs of each.
+        test_runs: of the choice, full data and random; 0 for no test.
+    """
+
+    data: Dataset
+    by: str
+    at: int
+    scoring: ScorePlan
+    grid: tuple[tuple[float, float], ...]
+    balanced: bool
+    runs: int
+    test_runs: int
+
+    @property
+    def validation(self) -> int:
+        """How many examples the windows are judged on."""
+        return len(self.scoring.data.validation or ())
+
+    def judging(self, scored: ScoreTable) -> ComparePlan:
+        """Retraining on each window of what the cut left, for its validation accuracy."""
+        subsets = {_name(keep, offset): self._window(scored, keep, offset) for keep, offset in self.grid}
+        return self._retraining(
+            self.scoring.data, subsets, runs=self.runs, baselines=(), split="validation", purpose="tune"
+        )
+
+    def best(self, judged: Comparison) -> tuple[float, float]:
+        """The keep and offset of the best mean; between equals the larger subset, then the harder window."""
+        return max(self.grid, key=lambda point: (judged[_name(*point)].mean, *point))
+
+    def choice(self, table: ScoreTable, keep: float, offset: float) -> Subset:
+        """The window of the whole training set."""
+        chosen = self._window(table, keep, offset, at=f"{self.at}it")
+        return replace(chosen, policy={**chosen.policy, "tuned": {"validation": self.validation, "runs": self.runs}})
+
+    def testing(self, chosen: Subset, keep: float, offset: float) -> ComparePlan | None:
+        """Retraining on the choice, for its test accuracy; None where there is nothing to test on."""
+        if not self.test_runs or self.data.test is None:
+            return None
+        return self._retraining(self.data, {tuned_name(keep, offset): chosen}, runs=self.test_runs)
+
+    def stages(self, table: ScoreTable) -> list[tuple[str, Plan]]:
+        """What will be trained; which window is tested is only known once all are judged."""
+        with quiet():
+            judging = self.judging(rehearsed_scores(self.scoring))
+            chosen = self.best(results(judging)) if all_done(judging) else self.grid[len(self.grid) // 2]
+            testing = self.testing(self.choice(table, *chosen), *chosen)
+        out: list[tuple[str, Plan]] = [(f"tuning, {stage}", one) for stage, one in self.scoring.stages()]
+        out.append(("tuning, windows", judging))
+        return out if testing is None else [*out, ("tuning, test", testing)]
+
+    def _window(self, table: ScoreTable, keep: float, offset: float, at: str | None = None) -> Subset:
+        return select(
+            table, self.by, keep, "window", at=at, offset=offset, balanced=self.balanced, seed=self.scoring.seed
+        )
+
+    def _retraining(self, data: Dataset, subsets: Mapping[str, Subset], **options: Any) -> ComparePlan:
+        scoring = self.scoring
+        return plan_compare(data, subsets, recipe=scoring.recipe, seed=scoring.seed, setup=scoring.setup, **options)
+
+
+def plan_tune(
+    data: Any,
+    by: str,
+    at: int,
+    recipe: Recipe,
+    *,
+    score_runs: int,
+    keeps: Sequence[float] = (0.5,),
+    offsets: Sequence[float] | None = None,
+    balanced: bool = False,
+    validation: float = 0.2,
+    runs: int = 4,
+    test_runs: int = 4,
+    seed: int = 0,
+    setup: Setup | Mapping[str, Any] | None = None,
+) -> TunePlan:
+    """Resolve and check all that tuning was asked, and train nothing.
+
+    Args:
+        at: the step at which `data` is scored.
+        recipe: of every run.
+        score_runs: scoring runs of the data that the validation split leaves.
+
+    The others are those of `tune_window`.
+    """
+    data = data_room.load(data)
+    cut = data if data.validation is not None else data.with_validation(validation, seed)
+    # The same part of training: fewer examples make shorter epochs.
+    when = Step(Fraction(at, recipe.steps_per_epoch(len(data))), "ep")
+    scoring = plan_score(cut, scores=[by], runs=score_runs, at=[when], recipe=recipe, seed=seed, setup=setup)
+    if runs < 1:
+        raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    return TunePlan(data, by, at, scoring, tuple(grid_of(keeps, offsets)), balanced, runs, test_runs)
+
+
 def tune_window(
     data: Any,
     table: ScoreTable,
@@ -82,82 +187,44 @@ def tune_window(
         runs: training runs of each point of the grid.
         test_runs: of the choice, full data and random; 0 for no test.
     """
-    with kept_engines():
-        return _tune(
-            data_room.load(data),
-            table,
-            by,
-            keeps,
-            offsets,
-            at,
-            balanced,
-            validation,
-            runs,
-            test_runs,
-            seed,
-            setup,
-            on_progress,
-        )
+    plan = plan_tune_of(
+        data,
+        table,
+        by,
+        at,
+        keeps=keeps,
+        offsets=offsets,
+        balanced=balanced,
+        validation=validation,
+        runs=runs,
+        test_runs=test_runs,
+        seed=seed,
+        setup=setup,
+    )
+    return execute_tune(plan, table, on_progress)
 
 
-def _tune(
-    data: Dataset,
-    table: ScoreTable,
-    by: str,
-    keeps: Sequence[float],
-    offsets: Sequence[float] | None,
-    at: str | int | None,
-    balanced: bool,
-    validation: float,
-    runs: int,
-    test_runs: int,
-    seed: int,
-    setup: Setup | Mapping[str, Any] | None,
-    on_progress: OnProgress | None,
-) -> Tuned:
+def plan_tune_of(data: Any, table: ScoreTable, by: str, at: str | int | None = None, **options: Any) -> TunePlan:
+    """The plan of tuning by scores that are there, with their recipe and as many runs."""
+    data = data_room.load(data)
     table.check(data.fingerprint)
     if table.provenance.get("recipe") is None:
         raise DatadietError("the scores do not say by which recipe they were made", where=table.path)
     recipe = Recipe.from_json(table.provenance["recipe"])
-    cut = data if data.validation is not None else data.with_validation(validation, seed)
-    grid = grid_of(keeps, offsets)
-    # The same part of training: fewer examples make shorter epochs.
-    when = Step(Fraction(table.step(by, at), table.steps_per_epoch), "ep")
-    scored = execute_score(
-        plan_score(cut, scores=[by], runs=table.runs, at=[when], recipe=recipe, seed=seed, setup=setup),
-        on_progress=on_progress,
-    )
-    subsets = {
-        _name(keep, offset): select(scored, by, keep, "window", offset=offset, balanced=balanced, seed=seed)
-        for keep, offset in grid
-    }
-    judged = execute_compare(
-        plan_compare(
-            cut,
-            subsets,
-            runs=runs,
-            recipe=recipe,
-            seed=seed,
-            baselines=(),
-            split="validation",
-            purpose="tune",
-            setup=setup,
-        ),
-        on_progress=on_progress,
-    )
-    rows = [(keep, offset, judged[_name(keep, offset)]) for keep, offset in grid]
-    # Between equals the larger subset, then the harder window: less is left out on thin evidence.
-    keep, offset, _ = max(rows, key=lambda row: (row[2].mean, row[0], row[1]))
-    chosen = select(table, by, keep, "window", at=at, offset=offset, balanced=balanced, seed=seed)
-    chosen = replace(chosen, policy={**chosen.policy, "tuned": {"validation": len(cut.validation or ()), "runs": runs}})
-    test = None
-    if test_runs and data.test is not None:
-        plan = plan_compare(
-            data, {tuned_name(keep, offset): chosen}, runs=test_runs, recipe=recipe, seed=seed, setup=setup
-        )
-        test = execute_compare(plan, on_progress=on_progress)
-    assert cut.validation is not None
-    return Tuned(keep, offset, tuple(rows), len(cut.validation), chosen, test)
+    return plan_tune(data, by, table.step(by, at), recipe, score_runs=table.runs, **options)
+
+
+def execute_tune(plan: TunePlan, table: ScoreTable, on_progress: OnProgress | None = None) -> Tuned:
+    """Do what a plan says; `table` holds the scores of all of its data."""
+    with kept_engines():
+        scored = execute_score(plan.scoring, on_progress=on_progress)
+        judged = execute_compare(plan.judging(scored), on_progress=on_progress)
+        keep, offset = plan.best(judged)
+        chosen = plan.choice(table, keep, offset)
+        testing = plan.testing(chosen, keep, offset)
+        test = None if testing is None else execute_compare(testing, on_progress=on_progress)
+    rows = tuple((*point, judged[_name(*point)]) for point in plan.grid)
+    return Tuned(keep, offset, rows, plan.validation, chosen, test)
 
 
 def tuned_name(keep: float, offset: float) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 from datadiet.data.dataset import Dataset
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
-from datadiet.flows.lmc import spawned_tasks
-from datadiet.flows.plan import check_code
+from datadiet.flows.plan import Plan, Runs, check_code
 from datadiet.flows.score import execute_score
 from datadiet.flows.spawning import PathTask, walk
 from datadiet.flows.tasks import RunTask, is_done
@@ -102,30 +101,29 @@ def _provenance(plan: LotteryPlan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def stages(plan: LotteryPlan) -> list[tuple[str, Dataset, Recipe, list[tuple[str, RunTask]]]]:
-    """(what, data, recipe, tasks) of all that will be trained, for an estimate.
+def stages(plan: LotteryPlan) -> list[tuple[str, Plan]]:
+    """All that will be trained, by stage, for an estimate.
 
     Runs whose masks or subsets are not known yet stand under made-up names, so that they count as missing.
     """
-    out, tables = [], {}
-    counted: set[str] = set()  # runs that several scores are taken of, where they go farthest
-    for name, p in sorted(plan.scorings.items(), key=lambda item: -item[1].marks[-1]):
-        tasks = [(label, task) for label, task in p.tasks if task.spec.name not in counted]
-        counted |= {task.spec.name for _, task in tasks}
-        if tasks:
-            out.append((f"scoring by {name}", p.data, p.recipe, tasks))
-        spawned = spawned_tasks(p.scores, p.tasks, p.marks, p.data)
-        if spawned:
-            out.append(("children of scoring runs", p.data, p.recipe, spawned))
-        elif all(is_done(task, p.data) for _, task in p.tasks):
-            tables[name] = execute_score(p)  # reads them
+    out: list[tuple[str, Plan]] = []
+    tables = {}
+    for name, scoring in plan.scorings.items():
+        wanted = scoring.stages()
+        out += [(f"{stage} by {name}" if stage == "scoring" else f"{stage} of scoring runs", p) for stage, p in wanted]
+        if len(wanted) == 1 and all(is_done(task, scoring.data) for _, task in scoring.tasks):
+            tables[name] = execute_score(scoring)  # reads them
+
+    def stage(name: str, data: Dataset, recipe: Recipe, tasks: list[tuple[str, RunTask]]) -> None:
+        out.append((name, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks)))
+
     known = plan.scorings.keys() <= tables.keys()
     work = Work(plan, tables if known else None)
-    out.append(("pre-training", plan.noisy, plan.pre_recipe, once(work.pretrainings.values())))
+    stage("pre-training", plan.noisy, plan.pre_recipe, once(work.pretrainings.values()))
     for level in range(plan.levels + 1):
-        out.append((f"level {level}", plan.data, plan.recipe, once(work.level(level).values())))
+        stage(f"level {level}", plan.data, plan.recipe, once(work.level(level).values()))
         if level == 0 and "barrier" in plan.instruments:
-            out.append(("children", plan.data, plan.recipe, once(work.children())))
+            stage("children", plan.data, plan.recipe, once(work.children()))
         if level < plan.levels:
             work.masks = {key: work.mask_after(level, key, made=False) for key in work.masks}
     return out

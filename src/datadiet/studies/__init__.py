@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from datadiet.studies.execute import StudyPlan, StudyResult, estimates, execute, plan, plan_all, run, run_all
-from datadiet.studies.job import Runs, StudyJob
+from datadiet.flows.plan import Runs
+from datadiet.studies.execute import StudyPlan, StudyResult, execute, plan, plan_all, run, run_all
+from datadiet.studies.job import StudyJob
 from datadiet.studies.scales import SCALES, Scale
 from datadiet.studies.study import STUDIES, Findings, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
@@ -49,7 +50,6 @@ __all__ = [
     "StudyPlan",
     "StudyResult",
     "Verdict",
-    "estimates",
     "execute",
     "plan",
     "plan_all",

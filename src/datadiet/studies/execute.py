@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,14 @@ import datadiet.data as data_room
 from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, Interrupted
-from datadiet.flows.estimate import Estimate, Timings, estimate
+from datadiet.flows.estimate import Estimate, estimates
 from datadiet.flows.execute import OnProgress, kept_engines
-from datadiet.flows.plan import Setup, check_seed, recipe_for
-from datadiet.flows.tasks import RunTask, is_done
+from datadiet.flows.plan import Plan, Setup, check_seed, recipe_for
+from datadiet.flows.rehearsal import quiet
 from datadiet.scores import SCORES
 from datadiet.steps import Step
 from datadiet.store.files import writable_folder
-from datadiet.studies.job import Plan, StudyJob
+from datadiet.studies.job import StudyJob
 from datadiet.studies.output import page, write
 from datadiet.studies.scales import SCALES, Scale, preset_at
 from datadiet.studies.study import STUDIES, Findings, Study
@@ -138,26 +136,12 @@ def plan(
         memorization=None if memorization is None else _values(memorization, about),
         rehearsal=True,
     )
-    with _quiet():
+    with quiet():
         study.measure(job)
     noise_part = "" if about.noise is None else f"-{about.noise.kind}{about.noise.fraction:g}"
     folder = Path(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
     stages = tuple(job.plans)
     return StudyPlan(study, replace(job, rehearsal=False, plans=[], _tables={}), folder, stages)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Warnings about made-up values would alarm for nothing."""
-    children = [logging.getLogger(name) for name in ("datadiet.selection.selecting", "datadiet.flows")]
-    levels = [child.level for child in children]
-    try:
-        for child in children:
-            child.setLevel(logging.ERROR)
-        yield
-    finally:
-        for child, level in zip(children, levels, strict=True):
-            child.setLevel(level)
 
 
 def early_of(scale: Scale, preset: Preset, recipe: Recipe, data: Dataset) -> str:
@@ -243,37 +227,6 @@ def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, St
         except DatadietError as error:
             planned[name] = error
     return planned
-
-
-def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
-    """An estimate for each stage, network (named where there are several) and dataset.
-
-    A run that is asked for several times counts once: as the farthest that is not done yet, since it is trained once.
-    """
-    chosen: dict[str, tuple[bool, int, int]] = {}  # of each run: whether it is done, minus its last step, its place
-    asked = [(task, one) for _, one in stages for _, task in one.tasks]
-    for place, (task, one) in enumerate(asked):
-        mine = (is_done(task, one.data), -task.until, place)
-        chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
-    counted = {place for _, _, place in chosen.values()}
-    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]]]] = {}
-    place, several = 0, len({one.recipe.model for _, one in stages}) > 1
-    for stage, one in stages:
-        words = [one.recipe.model] * several + ["noisy"] * (one.data.noise is not None)
-        name = f"{stage}: {', '.join(words)}" if words else stage
-        key = (name, one.data.fingerprint, str(one.recipe))
-        for labelled in one.tasks:
-            if place in counted:
-                groups.setdefault(key, (one, []))[1].append(labelled)
-            place += 1
-    out: list[tuple[str, Estimate]] = []
-    timings: Timings = {}
-    numbers: Counter[str] = Counter()
-    for (name, _, _), (one, tasks) in groups.items():
-        numbers[name] += 1
-        cost = estimate(tasks, one.data, one.recipe, one.network, one.numerics, one.setup, timings)
-        out.append((name if numbers[name] == 1 else f"{name} ({numbers[name]})", cost))
-    return out
 
 
 def _unique(stages: Sequence[tuple[str, Plan]]) -> set[str]:

@@ -9,56 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, plan_compare, results
+from datadiet.flows.compare import ComparePlan, Comparison, execute_compare, plan_compare, results
 from datadiet.flows.execute import OnProgress, run_tasks
-from datadiet.flows.plan import Network, Setup
+from datadiet.flows.plan import Plan, Setup
+from datadiet.flows.rehearsal import all_done, made_up_comparison, rehearsed_scores
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
-from datadiet.flows.select import select
-from datadiet.flows.tasks import RunTask, is_done
-from datadiet.flows.tune import Tuned, grid_of, tune_window
-from datadiet.numerics import Numerics
+from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
 from datadiet.scores import ScoreTable
 from datadiet.seeds import stream
 from datadiet.steps import Step, describe
 from datadiet.store.files import writable_folder
 from datadiet.studies.scales import Scale
 from datadiet.training.recipe import Recipe
-
-
-class Plan(Protocol):
-    """Runs to be made on one dataset by one recipe: a ScorePlan, a ComparePlan, or `Runs`."""
-
-    @property
-    def data(self) -> Dataset: ...
-    @property
-    def recipe(self) -> Recipe: ...
-    @property
-    def network(self) -> Network: ...
-    @property
-    def numerics(self) -> Numerics: ...
-    @property
-    def setup(self) -> Setup: ...
-    @property
-    def tasks(self) -> list[tuple[str, RunTask]]: ...
-
-
-@dataclass(frozen=True)
-class Runs:
-    """A plan of one's own: any tasks, beside those of scoring and comparing."""
-
-    data: Dataset
-    recipe: Recipe
-    network: Network
-    numerics: Numerics
-    setup: Setup
-    tasks: list[tuple[str, RunTask]]
 
 
 @dataclass
@@ -164,8 +132,9 @@ class StudyJob:
         )
         key = (plan.data.fingerprint, tuple(plan.asked), tuple(task.spec.name for _, task in plan.tasks))
         if key not in self._tables:
-            done = self.add("scoring", plan)
-            self._tables[key] = made_up(plan) if self.rehearsal and not done else self._scored(plan)
+            for stage, one in plan.stages():
+                self.add(stage, one)
+            self._tables[key] = rehearsed_scores(plan) if self.rehearsal else self._scored(plan)
         return self._tables[key]
 
     def _scored(self, plan: ScorePlan) -> ScoreTable:
@@ -179,8 +148,6 @@ class StudyJob:
         runs: int | None = None,
         baselines: Sequence[str] = ("full", "random"),
         recipe: Recipe | None = None,
-        split: str = "test",
-        purpose: str = "retrain",
         until: int | None = None,
     ) -> Comparison:
         """Retraining on each subset, `runs` times (default the scale's), with as many steps as on full data.
@@ -206,54 +173,44 @@ class StudyJob:
             recipe=recipe or self.recipe,
             seed=self.seed,
             baselines=baselines,
-            split=split,
-            purpose=purpose,
             setup=self.setup,
         )
         plan = _diagonal(plan, {name: len(several) for name, several in given.items() if len(several) > 1})
         if until is not None and until != plan.until:
             plan = _stopped(plan, until)
-        done = self.add("tuning" if purpose == "tune" else "retraining", plan)
+        done = self.add("retraining", plan)
         if self.rehearsal:
-            return results(plan) if done else _made_up_comparison(plan)
+            return results(plan) if done else made_up_comparison(plan)
         return execute_compare(plan, on_progress=self.on_progress)
 
     def tune(self, table: ScoreTable, by: str, *, data: Dataset, keep: float, at: str | int | None = None) -> Tuned:
         """The window of `by` whose offset validation accuracy chooses, untested; `flows.tune` says how."""
         room = 1 - keep
         offsets = [*np.arange(0, room - 1e-9, self.scale.window_step), room]
-        if not self.rehearsal:
-            return tune_window(
-                data,
-                table,
-                by,
-                keeps=[keep],
-                offsets=offsets,
-                at=at,
-                runs=self.scale.runs,
-                test_runs=0,
-                seed=self.seed,
-                setup=self.setup,
-                on_progress=self.on_progress,
-            )
-        cut = data.with_validation(0.2, self.seed)
-        step = Step.parse(table.step(by, at)).resolve(table.steps_per_epoch)
-        when = max(1, round(step / table.steps_per_epoch * self.recipe.steps_per_epoch(len(cut))))
-        scored = self.score([by], [when], data=cut)
-        grid = grid_of([keep], offsets)
-        subsets = {f"from {offset:g}": select(scored, by, keep, "window", offset=offset) for _, offset in grid}
-        judged = self.compare(subsets, data=cut, baselines=(), split="validation", purpose="tune")
-        rows = tuple((keep, offset, judged[f"from {offset:g}"]) for _, offset in grid)
-        assert cut.validation is not None
-        chosen = select(table, by, keep, "window", at=at, offset=grid[0][1])
-        return Tuned(keep, grid[0][1], rows, len(cut.validation), chosen, None)
+        plan = plan_tune_of(
+            data,
+            table,
+            by,
+            at,
+            keeps=[keep],
+            offsets=offsets,
+            runs=self.scale.runs,
+            test_runs=0,
+            seed=self.seed,
+            setup=self.setup,
+        )
+        done = [self.add(stage, one) for stage, one in plan.stages(table)]
+        if not self.rehearsal or all(done):
+            return execute_tune(plan, table, self.on_progress)
+        first = plan.grid[0]
+        return Tuned(*first, (), plan.validation, plan.choice(table, *first), None)
 
     # ---------------------------------------------------------------------------------- any other runs
 
     def add(self, stage: str, plan: Plan) -> bool:
         """Count a plan among the study's; whether all of it is in the store."""
         self.plans.append((stage, plan))
-        return all(is_done(task, plan.data) for _, task in plan.tasks)
+        return all_done(plan)
 
     def execute(self, stage: str, plan: Plan) -> bool:
         """Make the runs of a plan of one's own, or only count them; whether their results can be read now."""
@@ -276,36 +233,6 @@ class StudyJob:
                 where=self.data.name,
                 fix="use a larger dataset",
             )
-
-
-def made_up(plan: ScorePlan) -> ScoreTable:
-    """A table of the right shape with values that say nothing."""
-    count = len(plan.data)
-    names = [task.spec.name for _, task in plan.tasks]  # other runs, other values: else their subsets would be one
-
-    def values(run: int, name: str, step: int) -> np.ndarray:
-        return stream(0, "rehearsal", run, names[run], name, step).random(count).astype(np.float32)
-
-    data = plan.data
-    return ScoreTable(
-        shards={key: [partial(values, run, *key) for run in range(plan.runs)] for key in plan.asked},
-        labels=data.labels,
-        fingerprint=data.fingerprint,
-        steps_per_epoch=plan.recipe.steps_per_epoch(count),
-        corrupted=data.corrupted if data.noise is not None else None,
-        chosen=data.chosen if data.noise is not None else None,
-        classes=data.classes,
-        provenance={"recipe": plan.recipe.to_json()},
-    )
-
-
-def _made_up_comparison(plan: ComparePlan) -> Comparison:
-    rows = []
-    for name, keep, size, tasks in plan.groups:
-        accuracies = stream(0, "rehearsal", 0, name).random(len(tasks))
-        rows.append(Row(name, keep, size, tuple(float(v) for v in accuracies)))
-    per_epoch = plan.recipe.steps_per_epoch(len(plan.data))
-    return Comparison(tuple(rows), plan.split, plan.until, per_epoch, plan.data.name)
 
 
 def _stopped(plan: ComparePlan, until: int) -> ComparePlan:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datadiet.flows.plan import environment, inspect
+from datadiet.flows.plan import Runs, environment, inspect
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, folder_of
 from datadiet.scores.table import rank_correlation
 from datadiet.seeds import stream
 from datadiet.selection import Subset
-from datadiet.studies.job import Runs, StudyJob
+from datadiet.studies.job import StudyJob
 from datadiet.studies.study import STUDIES, Numbers, Study, column
 from datadiet.studies.verdict import Verdict, verdict
 from datadiet.training.recipe import RunSpec

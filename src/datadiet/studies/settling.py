@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from datadiet.errors import DatadietError
-from datadiet.flows.plan import environment, inspect
+from datadiet.flows.plan import Runs, environment, inspect
 from datadiet.flows.tasks import Measure, RunTask
-from datadiet.studies.job import Runs, StudyJob
+from datadiet.studies.job import StudyJob
 from datadiet.training.recipe import Recipe
 
 # On digits the small conv net is connected from initialisation on, so there is nothing to see. A residual network at a

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +10,12 @@ import numpy as np
 
 from datadiet.errors import DatadietError
 from datadiet.flows.plan import preset_for
+from datadiet.flows.rehearsal import quiet
 from datadiet.lottery import LOTTERIES, LotteryPlan, Mask, Outcome, Pretraining, execute_tickets, plan_tickets, stages
 from datadiet.lottery.plan import LEVELS, Variant
 from datadiet.lottery.pruning import FRACTION, remaining
 from datadiet.steps import Step
-from datadiet.studies.job import Runs, StudyJob
+from datadiet.studies.job import StudyJob
 from datadiet.studies.scales import PAPER_MODEL
 from datadiet.studies.study import Numbers
 from datadiet.training.presets import PRESETS
@@ -133,10 +132,10 @@ def tickets(
         found = made_up(job, plan)
     else:
         found = execute_tickets(plan, on_progress=job.on_progress).outcomes
-    with _said_before():
+    with quiet():  # warnings about subsets were given when they were made
         counted = stages(plan)
-    for stage, data, recipe, tasks in counted:
-        job.add(stage, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks))
+    for stage, one in counted:
+        job.add(stage, one)
     steps = {n: given.half if o.steps is None else Step.parse(o.steps).resolve(per) for n, o in wanted.items()}
     # Two that come to the same, such as no steps on anything, are one pre-training under two names.
     return {name: found[Variant(one, steps[name], False).label] for name, one in wanted.items()}
@@ -174,18 +173,6 @@ def _first(dense: Mask, count: int) -> Mask:
         out[name] = (start + np.arange(tensor.size) < count).reshape(tensor.shape)
         start += tensor.size
     return Mask(out)
-
-
-@contextmanager
-def _said_before() -> Iterator[None]:
-    """Without the warnings about subsets, which have been given when the subsets were made."""
-    log = logging.getLogger("datadiet.selection.selecting")
-    level = log.level
-    try:
-        log.setLevel(logging.ERROR)
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def rows_of(outcomes: Mapping[str, Outcome], **common: Any) -> Numbers:

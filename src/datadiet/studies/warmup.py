@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datadiet.errors import DatadietError
+from datadiet.flows.plan import Runs
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
 from datadiet.lottery import Pretraining
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
-from datadiet.studies.job import Runs, StudyJob
+from datadiet.studies.job import StudyJob
 from datadiet.studies.scales import PAPER_MODEL
 from datadiet.studies.settling import RESTLESS, gone, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
