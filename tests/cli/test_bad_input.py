@@ -79,7 +79,7 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         (("select", "datadiet-runs", "--by", "el2n"), "holds no scores"),
         (("show", "nosuch"), "no such file or folder"),
         (("show", "."), "nothing of datadiet"),
-        (("show", "recipe.json"), "recipe.json: is damaged"),
+        (("show", "recipe.json"), "recipe.json: was not written by datadiet"),
         (("show", "tiny.npz"), "is no subset or comparison"),
         (("show", "scores", "--by", "el2"), "unknown score 'el2'"),
     ],

@@ -38,6 +38,26 @@ def test_training_on_a_subset_reports_its_size_and_as_many_steps(place: Path) ->
     assert accuracy("trained/weights-0.safetensors") == said["rows"][0]["accuracies"][0]
 
 
+def test_weights_of_two_trainings_are_not_mixed_up_in_one_folder(place: Path) -> None:
+    ok("select", "scores", "--by", "el2n", "--keep", 0.25, "-o", "quarter.txt")
+    ok("train", "tiny.npz", *FLAGS, "--runs", 2, "-o", "trained")
+    before = {file: file.read_bytes() for file in Path("trained").iterdir()}
+    line = refused(place, "train", "tiny.npz", *FLAGS, "--subset", "quarter.txt", "-o", "trained")
+    assert "trained: holds another comparison (other subset)" in line
+    assert {file: file.read_bytes() for file in Path("trained").iterdir()} == before
+    ok("train", "tiny.npz", *FLAGS, "--runs", 2, "-o", "trained")
+
+
+def test_a_damaged_last_checkpoint_is_trained_again(place: Path) -> None:
+    words = ("train", "tiny.npz", *FLAGS, "--seed", 3, "-o", "trained")
+    ok(*words)
+    weights = Path("trained/weights-0.safetensors").read_bytes()
+    for file in Path("datadiet-runs").glob("??/*/checkpoints/00000028.safetensors"):
+        file.write_bytes(file.read_bytes()[:-9])
+    assert "redoing it" in ok(*words).err
+    assert Path("trained/weights-0.safetensors").read_bytes() == weights
+
+
 def test_a_mask_is_held_from_initialisation_to_the_end(place: Path) -> None:
     model = dd.models.build(RECIPE["model"], (1, 6, 6), 3, **RECIPE["model_args"])
     mask = dd.lottery.prune(dict(model.named_parameters()), dd.lottery.Mask.full(model), 0.5)

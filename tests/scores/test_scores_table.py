@@ -271,6 +271,17 @@ def test_a_folder_reads_back_as_its_table(folder):
     assert (table.fingerprint, table.provenance["seed"], table.path) == ("aa-bb", 4, folder)
 
 
+def test_identities_that_cannot_be_read_are_left_out_with_a_line(folder, caplog):
+    file = folder / "scores.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    assert load_table(folder).ids is None
+    assert "no identities can be read" in caplog.text
+    file.write_bytes(whole)
+    pq.write_table(pq.read_table(file).drop_columns(["id"]), file)
+    assert load_table(folder).ids is None
+
+
 def test_shards_are_named_by_run_score_and_step(tmp_path):
     assert shard_path(tmp_path, 7, "el2n", 780) == tmp_path / "shards/run-007/el2n@00000780.safetensors"
 

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from datadiet.errors import DatadietError
 from datadiet.store import (
     Damaged,
+    NotOurs,
     atomic,
     read_json,
     read_tensors,
@@ -192,8 +193,11 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"x": np.ones(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(Damaged, match="carries no checksum"):
-        read_tensors(tmp_path / "x.safetensors")
+    (tmp_path / "x.json").write_text('{"shop": "of someone else"}')
+    for read, name in ((read_tensors, "x.safetensors"), (read_json, "x.json")):
+        with pytest.raises(NotOurs, match="was not written by datadiet") as caught:
+            read(tmp_path / name)
+        assert "remove" not in str(caught.value)
 
 
 def test_what_a_newer_version_wrote_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,22 @@ def test_a_store_of_a_newer_version_is_refused_in_words(tmp_path: Path) -> None:
     assert tmp_path.joinpath("store.json").exists()
 
 
+@pytest.mark.parametrize("content", ['{"shop": "of someone else"}', "{ half of", "[]"])
+def test_a_store_json_of_someone_else_is_refused_and_stays(tmp_path: Path, content: str) -> None:
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(DatadietError, match=r"is no store\.json of datadiet"):
+        Store(tmp_path)
+    assert (tmp_path / "store.json").read_text() == content
+
+
+def test_a_damaged_store_json_beside_runs_is_redone(tmp_path: Path) -> None:
+    Store(tmp_path).run(NAME, SPEC).save_resume(1, {})
+    whole = (tmp_path / "store.json").read_bytes()
+    (tmp_path / "store.json").write_bytes(whole[:20])
+    Store(tmp_path).run(NAME, SPEC).save_resume(2, {})
+    assert (tmp_path / "store.json").read_bytes() == whole
+
+
 def test_a_store_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DatadietError, match="a file stands where a folder is needed"):

@@ -18,7 +18,7 @@ from datadiet.flows.sanity import Sanity
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
 from datadiet.store import Store
-from datadiet.store.files import Damaged, read_json
+from datadiet.store.files import Damaged, NotOurs, read_json
 
 
 def command(
@@ -97,6 +97,8 @@ def _comparison(path: Path, json: bool) -> None:
         content = read_json(path)
     except Damaged as error:  # or never ours, so that it must not be told to be removed
         raise DatadietError(error.what, where=path, fix="if datadiet wrote it, run that command again") from None
+    except NotOurs as error:
+        raise DatadietError(error.what, where=path, fix="give a file or folder of datadiet") from None
     if content.get("what") != "comparison":
         raise DatadietError("is no comparison", where=path)
     if json:

@@ -250,8 +250,12 @@ def execute_compare(
     return result
 
 
-def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, split: str = "test") -> None:
-    """Refuse a folder with the comparison of other data, another recipe or seed; other subsets replace its rows."""
+def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, split: str = "test", **more: Any) -> None:
+    """Refuse a folder with the comparison of other data, another recipe or seed; other subsets replace its rows.
+
+    Args:
+        more: what else its comparison must say, by key.
+    """
     file = folder / "comparison.json"
     if not file.exists():
         return
@@ -260,7 +264,7 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
     except Damaged as error:
         log.warning("%s %s, redoing it", file, error.what)
         return
-    mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split}
+    mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split, **more}
     differ = [key for key, value in mine.items() if found.get(key) != value]
     if differ:
         raise DatadietError(

@@ -196,7 +196,7 @@ class _Work:
                 self._restore(point)
                 self._take(step, missing.pop(step, []), due.pop(step, []))
         evaluations = missing_evaluations(self.task, self.folder, self.data)
-        kept = {*self.task.keep} - {*self.folder.steps()}
+        kept = {step for step in self.task.keep if not self.folder.has_checkpoint(step)}
         if missing or due or kept or evaluations:
             self._train(missing, due, kept, bool(evaluations))
             for split in evaluations:

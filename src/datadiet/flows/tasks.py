@@ -134,7 +134,7 @@ def is_done(task: RunTask, data: Dataset) -> bool:
     folder = folder_of(task)
     if missing_marks(task, folder) or missing_evaluations(task, folder, data) or missing_measures(task, folder):
         return False
-    return set(task.keep) <= set(folder.steps())
+    return all(folder.has_checkpoint(step) for step in task.keep)
 
 
 def missing_measures(task: RunTask, folder: RunFolder) -> dict[int, list[Measure]]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from datadiet import models
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import FULL, ComparePlan, Comparison, execute_compare, plan_compare
+from datadiet.flows.compare import FULL, ComparePlan, Comparison, check_folder, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.tasks import folder_of
-from datadiet.store.files import writable_folder, write_tensors
+from datadiet.store.files import writable_folder, write_json, write_tensors
 from datadiet.training.checkpoint import part
 from datadiet.training.masks import Mask
 
@@ -50,16 +50,24 @@ def execute_train(
 ) -> tuple[Comparison, list[Path]]:
     """Train, and write `weights-<run>.safetensors` (a state dict) and `comparison.json` to a folder."""
     folder = Path(out)
+    first = plan.tasks[0][1].spec
+    what: dict[str, str | None] = {"subset": first.subset, "mask": first.mask}
+    # Other rows of a comparison replace each other; weights of two trainings in one folder would be mixed up.
+    check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split, **what)
     writable_folder(folder)
-    result = execute_compare(plan, folder, on_progress)
+    result = execute_compare(plan, on_progress=on_progress)
+    result = replace(result, provenance={**result.provenance, **what})
     files = []
     for run, (_, task) in enumerate(plan.tasks):
         point = folder_of(task).load_checkpoint(plan.until)
         if point is None:
             raise DatadietError("the last checkpoint is gone", where=folder_of(task).path, fix="run the command again")
         file = folder / f"weights-{run}.safetensors"
-        write_tensors(file, part(point.tensors, "model/"), {"what": "weights", "recipe": plan.recipe.to_json()})
+        about = {"recipe": plan.recipe.to_json(), "fingerprint": plan.data.fingerprint, "seed": plan.seed, "run": run}
+        meta = {"what": "weights", "step": plan.until, "name": task.spec.name, **about, **what}
+        write_tensors(file, part(point.tensors, "model/"), meta)
         files.append(file)
+    write_json(folder / "comparison.json", result.to_json())
     return result, files
 
 

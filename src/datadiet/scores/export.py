@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from datadiet.store.files import atomic, read_json, read_tensors
 
 if TYPE_CHECKING:
     from datadiet.scores.table import ScoreTable
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -83,5 +86,10 @@ def _ids(folder: Path) -> list[Any] | None:
     file = folder / "scores.parquet"
     if not file.exists():
         return None
-    ids: list[Any] = pq.read_table(file, columns=["id"])["id"].to_pylist()
+    try:
+        ids: list[Any] = pq.read_table(file, columns=["id"])["id"].to_pylist()
+    except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are among these
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        log.warning("%s: no identities can be read (%s); `datadiet score` writes it again", file, reason)
+        return None
     return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datadiet.store.files import (
     Damaged,
+    NotOurs,
     atomic,
     read_json,
     read_tensors,
@@ -19,6 +20,7 @@ __all__ = [
     "Damaged",
     "FolderLock",
     "Holder",
+    "NotOurs",
     "Point",
     "RunFolder",
     "Store",

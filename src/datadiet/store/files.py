@@ -23,7 +23,7 @@ from datadiet.errors import DatadietError
 from datadiet.store.atomic import atomic, explain, remove_strays, size, writable_folder, write_bytes
 
 __all__ = [
-    "Damaged", "atomic", "explain", "read_json", "read_tensors", "remove_strays", "size",
+    "Damaged", "NotOurs", "atomic", "explain", "read_json", "read_tensors", "remove_strays", "size",
     "writable_folder", "write_bytes", "write_json", "write_tensors",
 ]  # fmt: skip
 
@@ -48,6 +48,10 @@ class Damaged(DatadietError):
     """A file that is truncated or whose content does not match its checksum."""
 
 
+class NotOurs(DatadietError):
+    """A whole file that another program wrote: nobody may be told to remove it."""
+
+
 # ------------------------------------------------------------------------------------------------ JSON
 
 
@@ -66,6 +70,7 @@ def read_json(path: str | os.PathLike[str], *, schema: int = 1) -> dict[str, Any
 
     Raises:
         Damaged: the file is truncated or altered.
+        NotOurs: it is whole and another program's.
         DatadietError: it cannot be read, or was written by a newer version (a schema above `schema`).
     """
     try:
@@ -74,6 +79,8 @@ def read_json(path: str | os.PathLike[str], *, schema: int = 1) -> dict[str, Any
         raise explain(error, path) from error
     try:
         body = json.loads(data.decode())
+        if not (isinstance(body, dict) and ("schema" in body or "checksum" in body)):
+            raise _not_ours(path)
         found = body["schema"]
         if not isinstance(found, int):
             raise TypeError("schema")
@@ -136,6 +143,7 @@ def read_tensors(
 
     Raises:
         Damaged: the file is truncated or altered.
+        NotOurs: it is whole and another program's.
         DatadietError: it cannot be read, is no such file, or was written by a newer version.
     """
     try:
@@ -160,6 +168,8 @@ def read_tensors(
         metadata = entries.pop("__metadata__", {})
     except (ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, "its header is not readable") from error
+    if not (isinstance(metadata, dict) and _KEY in metadata):
+        raise _not_ours(path)
     try:
         own = json.loads(metadata[_KEY])
         found, checksum, meta = own["schema"], own["checksum"], own["meta"]
@@ -265,6 +275,10 @@ def _digest(body: Any) -> str:
 
 def _damaged(path: str | os.PathLike[str], how: str) -> Damaged:
     return Damaged(f"is damaged ({how})", where=os.fspath(path), fix="remove it; it can be made again")
+
+
+def _not_ours(path: str | os.PathLike[str]) -> NotOurs:
+    return NotOurs("was not written by datadiet", where=os.fspath(path), fix="give another path")
 
 
 def _refuse_newer(path: str | os.PathLike[str], found: int, known: int) -> None:

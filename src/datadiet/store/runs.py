@@ -29,7 +29,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from datadiet.errors import DatadietError
-from datadiet.store.files import Damaged, read_json, read_tensors, remove_strays, write_json, write_tensors
+from datadiet.store.files import Damaged, NotOurs, read_json, read_tensors, remove_strays, write_json, write_tensors
 from datadiet.store.lock import FolderLock
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 SCHEMA = 1
 _NAME = re.compile(r"[0-9a-f]{8,128}")
+_WHOLE: set[tuple[str, int, int]] = set()  # checkpoints that were found whole: file, time of change, size
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,19 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        _unless_damaged(self._layout, lambda: read_json(self._layout, schema=SCHEMA))
+        try:
+            read_json(self._layout, schema=SCHEMA)
+        except (Damaged, NotOurs) as error:
+            if not self.runs():  # someone else's, which is neither to be removed nor written beside
+                raise DatadietError(
+                    "is no store.json of datadiet", where=self._layout, fix="give another folder as the store"
+                ) from None
+            log.warning("%s %s, redoing it", self._layout, error.what)
+            with suppress(PermissionError):
+                self._layout.unlink(missing_ok=True)
+        except DatadietError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
 
     @property
     def _layout(self) -> Path:
@@ -143,7 +156,7 @@ class RunFolder:
     # -- states
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, ascending (by name; `load_checkpoint` verifies)."""
+        """Steps of the checkpoints that are there, ascending (by name; `has_checkpoint` verifies)."""
         stems = (file.stem for file in self.path.glob("checkpoints/*.safetensors"))
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
@@ -154,6 +167,17 @@ class RunFolder:
     def load_checkpoint(self, step: int) -> Point | None:
         """The state at a step; None where there is none or it is damaged (which removes it)."""
         return self._point(self._checkpoint(step), step)
+
+    def has_checkpoint(self, step: int) -> bool:
+        """Whether the state is there and whole; a file is read through once a process, while it does not change."""
+        try:
+            status = self._checkpoint(step).stat()
+        except OSError:
+            return False
+        key = (str(self._checkpoint(step)), status.st_mtime_ns, status.st_size)
+        if key not in _WHOLE and self.load_checkpoint(step) is not None:
+            _WHOLE.add(key)
+        return key in _WHOLE
 
     def drop_checkpoint(self, step: int) -> None:
         """Remove the checkpoint of a step, where there is one."""
@@ -292,7 +316,7 @@ def _unless_damaged(file: Path, read: Callable[[], T]) -> T | None:
     """What `read` gives; None where the file is missing, or damaged, which removes it and says so."""
     try:
         return read()
-    except Damaged as error:
+    except (Damaged, NotOurs) as error:  # in a run's own folder every file is ours
         log.warning("%s %s, redoing it", file, error.what)
         with suppress(PermissionError):  # someone else's store: writing will say so, reading need not
             file.unlink(missing_ok=True)
