@@ -74,7 +74,7 @@ def test_options_a_source_does_not_have_are_named():
     with pytest.raises(DatadietError, match="unknown option 'corse'; did you mean coarse"):
         load("cifar100", corse=True)
     for option in ({"test": "x.csv"}, {"test_fraction": 0.5}, {"label": "y"}):
-        with pytest.raises(DatadietError, match=f"{next(iter(option))} is given, but this source has its own"):
+        with pytest.raises(DatadietError, match=f"{next(iter(option))} is given, but a source of"):
             load("digits", **option)
     with pytest.raises(DatadietError, match=r"a split of 1\.5"):
         load((np.ones((4, 2)), [0, 1, 0, 1]), test_fraction=1.5)

@@ -39,6 +39,14 @@ def test_a_pass_visits_the_subset_once_without_the_partial_batch(subset, number)
 
 
 @settings(max_examples=60, deadline=None)
+@given(subsets(), st.integers(0, 70))
+def test_the_rows_that_steps_visit_are_those_of_their_batches(subset, steps):
+    order = Order(*subset, STREAM)
+    seen = {row for step in range(steps) for row in order.batch(step)[0].tolist()}
+    assert order.visited(steps).tolist() == sorted(seen)
+
+
+@settings(max_examples=60, deadline=None)
 @given(subsets(), st.lists(st.integers(0, 60), min_size=1, max_size=12))
 def test_a_batch_depends_on_its_step_alone_in_whatever_order_steps_are_asked(subset, steps):
     rows, batch = subset

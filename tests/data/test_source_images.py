@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import os
 import tarfile
 
 import numpy as np
@@ -44,6 +45,34 @@ def test_train_and_test_folders_are_the_splits(tmp_path, write_images, caplog):
     assert (len(data), len(data.test)) == (18, 12)
     assert "val is not used" in caplog.text
     assert data.train.ids[0] == "train/ant/000.png"
+
+
+def test_another_folder_may_be_given_to_test_on(tmp_path, write_images):
+    root, other = write_images(tmp_path / "insects"), write_images(tmp_path / "others", each=3)
+    data = load(root, test=other)
+    assert (len(data), len(data.test)) == (30, 9)
+    assert data.train.ids[0] == "ant/000.png"
+    assert load(**data.source).fingerprint == data.fingerprint
+    with pytest.raises(DatadietError, match="others-not: no such folder"):
+        load(root, test=tmp_path / "others-not")
+    write_images(tmp_path / "both" / "train")
+    write_images(tmp_path / "both" / "test")
+    with pytest.raises(DatadietError, match="test examples are given twice"):
+        load(tmp_path / "both", test=other)
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_no_smaller_dataset(tmp_path, write_images, monkeypatch):
+    root = write_images(tmp_path / "insects")
+    real = os.scandir
+
+    def scandir(path="."):
+        if os.fspath(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DatadietError, match=r"bee: cannot be read \(Permission denied\)"):
+        load(root)
 
 
 def test_a_class_may_be_called_train(tmp_path, write_images):

@@ -222,6 +222,19 @@ def test_npz_with_named_splits_and_with_one_pair(tmp_path):
         assert load(**data.source).fingerprint == data.fingerprint
 
 
+def test_another_npz_may_be_given_to_test_on(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(12.0).reshape(6, 2), y=[0, 1] * 3)
+    np.savez(tmp_path / "b.npz", x_test=np.arange(4.0).reshape(2, 2), y_test=[1, 0])
+    np.savez(tmp_path / "c.npz", x_train=np.ones((4, 2)), y_train=[0, 1] * 2, x_test=np.ones((2, 2)), y_test=[0, 1])
+    data = load(tmp_path / "a.npz", test=tmp_path / "b.npz")
+    assert (len(data), data.test.labels.tolist()) == (6, [1, 0])
+    assert load(**data.source).fingerprint == data.fingerprint
+    with pytest.raises(DatadietError, match="test examples are given twice"):
+        load(tmp_path / "c.npz", test=tmp_path / "b.npz")
+    with pytest.raises(DatadietError, match=r"d\.npz"):
+        load(tmp_path / "a.npz", test=tmp_path / "d.npz")
+
+
 def test_npz_ids_follow_their_rows(tmp_path):
     np.savez(tmp_path / "a.npz", x=X, y=Y, ids=[f"i{row}" for row in range(40)])
     data = load(tmp_path / "a.npz")

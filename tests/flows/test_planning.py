@@ -18,6 +18,7 @@ from torch import nn
 import datadiet as dd
 from datadiet.data.dataset import from_arrays
 from datadiet.flows.plan import preset_for, recipe_for
+from datadiet.flows.run import plan_run
 
 
 def _colour(name: str = "cifar10") -> dd.Dataset:
@@ -149,6 +150,25 @@ def test_a_job_leaves_the_process_as_it_was(tmp_path: Path):
     dd.score(tiny(), scores=["loss"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path, threads=2))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.get_num_threads(), torch.backends.cudnn.allow_tf32)
+
+
+def test_ranking_by_what_some_examples_will_not_have_is_refused_before_anything_is_trained(
+    tmp_path: Path, stretches: list[tuple[int, int]]
+):
+    common = {"recipe": RECIPE, "scores": ["forgetting"], "runs": 1, "setup": setup(tmp_path / "store")}
+    with pytest.raises(dd.DatadietError, match="examples will have no forgetting at step 7") as caught:
+        dd.run(tiny(), at="1ep", keeps=[0.5], out=tmp_path / "out", **common)
+    assert stretches == []
+    # As many as there really are.
+    undefined = np.isnan(dd.score(tiny(), at="1ep", **common).mean("forgetting")).sum()
+    assert undefined == 120 % 16
+    assert str(caught.value).startswith(f"--at: {undefined} examples")
+
+
+def test_a_run_of_the_main_job_may_keep_a_third_and_tune_it(tmp_path: Path):
+    common = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store")}
+    plan = plan_run(tiny(), at="1ep", keeps=[1 / 3], tune=True, out=tmp_path / "out", **common)
+    assert len(plan.stages()) == 5
 
 
 def test_results_of_two_environments_are_named_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_flows import RECIPE, setup, tiny
 
 import datadiet as dd
@@ -111,6 +113,8 @@ def test_between_equals_the_larger_subset_wins_and_then_the_harder_window(
 def test_the_default_grid_goes_to_the_end_of_the_range() -> None:
     assert tune.grid_of([0.75], None) == [(0.75, 0.0), (0.75, 0.1), (0.75, 0.2), (0.75, 0.25)]
     assert tune.grid_of([1.0], None) == [(1.0, 0.0)]
+    with pytest.raises(dd.DatadietError, match=r"keep is 1\.5"):
+        tune.grid_of([1.5], None)
     with pytest.raises(dd.DatadietError, match="leaves room"):
         tune.grid_of([0.9], [0.5])
     with pytest.raises(dd.DatadietError, match="keep is 0"):
@@ -138,6 +142,16 @@ def test_the_plan_counts_every_run_and_trains_none(tmp_path: Path, table: dd.Sco
     assert len(set(store.runs()) - before) == sum(new for _, new in fresh.values())
     # Which window is tested is known by now: the very one that won.
     assert counted() == {stage: (planned, 0) for stage, (planned, _) in fresh.items()}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(0.001, 1), st.integers(1, 60), st.integers(3, 500))
+def test_every_window_of_a_grid_fits_whatever_is_kept(part: float, over: int, n: int) -> None:
+    for keep in (part, 1 / over, 1 - 1 / (over + 1)):
+        if keep * n < 1:  # one example is kept all the same, which may be more than its part
+            continue
+        for _, offset in tune.grid_of([keep], None):
+            assert len(dd.select(np.arange(n), keep=keep, policy="window", offset=offset)) > 0
 
 
 def test_what_is_reported_is_what_was_judged(tmp_path: Path, table: dd.ScoreTable) -> None:

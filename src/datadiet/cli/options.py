@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,10 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where named datasets are looked for before the cache.")
 ]
 Label = Annotated[str | None, typer.Option("--label", help="The label column of a table.")]
-TestFile = Annotated[Path | None, typer.Option("--test", help="What to test on, where DATASET has no test split.")]
+TestFile = Annotated[
+    Path | None,
+    typer.Option("--test", help="What to test on, of the same kind as DATASET, where that has no test split."),
+]
 DataOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -98,7 +101,7 @@ def dataset_of(
     data_option: list[str] | None = None,
 ) -> Dataset:
     """The dataset that the flags describe."""
-    options = keyed(data_option, "--data-option")
+    options = keyed(data_option, "--data-option", reserved=("source", "data_dir", "label", "test"))
     if label is not None:
         options["label"] = label
     if test is not None:
@@ -140,15 +143,21 @@ def again(provenance: Mapping[str, Any], store: Path) -> list[str]:
     return words
 
 
-def keyed(pairs: list[str] | None, flag: str) -> dict[str, Any]:
-    """`--option name=value` pairs; values are JSON where they parse as it."""
+def keyed(pairs: list[str] | None, flag: str, reserved: Container[str] = ()) -> dict[str, Any]:
+    """`--option name=value` pairs; values are JSON where they parse as it.
+
+    Args:
+        reserved: names that have a flag of their own.
+    """
     out: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise DatadietError(f"{pair!r} is no option", where=flag, fix="write name=value")
+        if name in reserved:
+            raise DatadietError(f"{name} is not given so", where=flag, fix="it has an argument or a flag of its own")
         try:
             out[name] = json.loads(value)
         except ValueError:
-            out[name] = value
+            out[name] = {"True": True, "False": False}.get(value, value)
     return out

@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Choose a subset by scores; with --tune, choose a window on a validation split."""
     keeps = keep or [0.5]
-    options = o.keyed(option, "--option")
+    options = o.keyed(option, "--option", reserved=("at", "balanced", "by", "keep", "policy", "seed"))
     if not tune and (len(keeps) > 1 or len(offset or []) > 1):
         raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
     if dry_run and not tune:

@@ -40,6 +40,7 @@ def load(
     root: Path,
     *,
     size: int | tuple[int, int] | None = None,
+    test: str | Path | None = None,
     test_fraction: float | None = 0.2,
     name: str = "",
 ) -> Dataset:
@@ -50,6 +51,7 @@ def load(
             stratified `test_fraction` is cut off.
         size: resize the shorter side to this and crop the centre; an int, or (height, width). Needed where
             images are of several sizes.
+        test: another folder of images by class to test on, where `root` has none.
 
     Returns:
         uint8 images, one channel where all files are grey, else three; `ids` are relative paths.
@@ -62,6 +64,12 @@ def load(
         test_root = held[0] if held else None
         for unused in held[1:]:
             log.warning("%s is not used; %s is the test split", unused, test_root)
+    if test is not None:
+        if test_root is not None:
+            raise DatadietError("test examples are given twice", where=test_root, fix="leave out test=")
+        test_root = Path(test).expanduser()
+        if not test_root.is_dir():
+            raise DatadietError("no such folder", where=test_root)
     classes = class_names(train_root)
     files = [listing(train_root, classes)]
     if test_root is not None:
@@ -100,13 +108,17 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
+def _refuse(error: OSError) -> None:
+    raise error
+
+
 def listing(root: Path, classes: Sequence[str]) -> list[tuple[Path, str]]:
     """Every image below each class folder, sorted by relative path, with its class."""
     out = []
     for name in classes:
         found = sorted(
             Path(folder) / file
-            for folder, _, files in os.walk(root / name)
+            for folder, _, files in os.walk(root / name, onerror=_refuse)
             for file in files
             if Path(file).suffix.lower() in ENDINGS and not file.startswith(".")
         )

@@ -90,7 +90,11 @@ def load(
         )
     where: Mapping[str, Any] = {"data_dir": data_dir, "download": download}
     if isinstance(source, (str, os.PathLike)):
-        reader, spelled, where = _named(os.fspath(source), where)
+        try:
+            reader, spelled, where = _named(os.fspath(source), where)
+        except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such user's home
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise DatadietError(f"cannot be read ({reason or error})", where=os.fspath(source)) from error
     else:
         reader, spelled, where = _in_memory(source), None, {}
     if name is not None and "name" in inspect.signature(reader).parameters:
@@ -215,9 +219,11 @@ def _call(reader: Reader, source: str, where: Mapping[str, Any], asked: Mapping[
     if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         for key in asked:
             if key in ("test", "test_fraction", "label") and key not in parameters:
-                reason = "its own labels" if key == "label" else "its own test split"
+                what = "labels" if key == "label" else "test split"
                 raise DatadietError(
-                    f"{key} is given, but this source has {reason}", where=source, fix=f"leave out {key}"
+                    f"{key} is given, but a source of this kind brings its own {what}",
+                    where=source,
+                    fix=f"leave out {key}",
                 )
             if key not in parameters:
                 known = [one for one in parameters if one not in where]

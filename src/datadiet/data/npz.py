@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ INPUTS = ("x", "X", "images", "data", "inputs")
 LABELS = ("y", "labels", "targets", "label", "target")
 
 
-def load(path: Path, *, test_fraction: float | None = 0.2, name: str = "") -> Dataset:
+def load(path: Path, *, test: str | Path | None = None, test_fraction: float | None = 0.2, name: str = "") -> Dataset:
     """The arrays of a `.npz`; without x_test, a stratified `test_fraction` is cut off for testing.
 
     Args:
         path: the file. Optional further arrays: `classes` (names in label order), `ids` (of training rows).
+        test: another such file to test on, with x and y or x_test and y_test, where `path` has no x_test.
     """
     found = _read(path)
     if "x_train" in found or "y_train" in found:
@@ -28,26 +30,36 @@ def load(path: Path, *, test_fraction: float | None = 0.2, name: str = "") -> Da
         if "x_test" not in found and "y_test" not in found:
             pairs.pop()
     else:
-        x, y = next((k for k in INPUTS if k in found), None), next((k for k in LABELS if k in found), None)
-        if x is None or y is None:
-            raise DatadietError(
-                f"no pair of inputs and labels among its arrays ({', '.join(found) or 'none'})",
-                where=path,
-                fix="call them x_train, y_train, x_test, y_test, or x and y",
-            )
-        pairs = [(x, y)]
+        pairs = [_pair(found, path, "x_train, y_train, x_test, y_test, or x and y")]
     for key in (key for pair in pairs for key in pair):
         if key not in found:
             raise DatadietError(f"has no array {key!r}", where=path)
-    train, *test = [(found[x], found[y]) for x, y in pairs]
+    train, *tested = [(found[x], found[y]) for x, y in pairs]
+    if test is not None:
+        if tested:
+            raise DatadietError("test examples are given twice", where=path, fix="leave out test=")
+        held = _read(Path(test).expanduser())
+        x, y = ("x_test", "y_test") if {"x_test", "y_test"} <= held.keys() else _pair(held, test, "x and y")
+        tested = [(held[x], held[y])]
     return arrays.load(
         train,
-        test=test[0] if test else None,
+        test=tested[0] if tested else None,
         test_fraction=test_fraction,
         name=name or path.stem,
         classes=[str(c) for c in found["classes"].tolist()] if "classes" in found else None,
         ids=[str(i) for i in found["ids"].tolist()] if "ids" in found else None,
     )
+
+
+def _pair(found: Mapping[str, np.ndarray], path: str | Path, names: str) -> tuple[str, str]:
+    x, y = next((k for k in INPUTS if k in found), None), next((k for k in LABELS if k in found), None)
+    if x is None or y is None:
+        raise DatadietError(
+            f"no pair of inputs and labels among its arrays ({', '.join(found) or 'none'})",
+            where=path,
+            fix=f"call them {names}",
+        )
+    return x, y
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

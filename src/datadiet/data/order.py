@@ -58,10 +58,23 @@ class Order:
             None if self._flips is None else self._flips[start:stop],
         )
 
+    def visited(self, steps: int) -> np.ndarray:
+        """The rows that `steps` steps take, each once, ascending."""
+        seen: set[int] = set()
+        passes, rest = divmod(steps, self.steps_per_pass)
+        for number in range(passes + (rest > 0)):
+            if len(seen) == len(self.indices):
+                break
+            used = (self.steps_per_pass if number < passes else rest) * self.batch_size
+            seen.update(self._pass_of(number)[:used].tolist())
+        return np.array(sorted(seen), np.int64)
+
+    def _pass_of(self, number: int) -> np.ndarray:
+        return self.indices[stream(*self.stream_of, "order", number).permutation(len(self.indices))]
+
     def _draw(self, number: int) -> None:
         used = self.steps_per_pass * self.batch_size
-        rows = self.indices[stream(*self.stream_of, "order", number).permutation(len(self.indices))[:used]]
-        self._rows = torch.from_numpy(rows).to(self.device)
+        self._rows = torch.from_numpy(self._pass_of(number)[:used]).to(self.device)
         if self.pad or self.flip:
             rng = stream(*self.stream_of, "augment", number)
             shifts = rng.integers(0, 2 * self.pad + 1, (used, 2)) if self.pad else np.zeros((used, 2), np.int64)

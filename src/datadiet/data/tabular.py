@@ -118,6 +118,7 @@ def assemble(
 ) -> Dataset:
     """The Dataset in a table, and another one to test on (or a split column, or a fraction)."""
     label = label_column(table, label, where)
+    drop = (drop,) if isinstance(drop, str) else drop
     for column in (split, id, *drop):
         if column is not None and column not in table.column_names:
             raise unknown("column", column, table.column_names, where=where)

@@ -125,12 +125,15 @@ def run_tasks(
 
 
 def engine_for(setup: Setup, pending: Sequence[tuple[str, RunTask]]) -> str:
-    """The engine's name: with "auto", processes where several jobs can run side by side on this machine."""
+    """The engine's name: with "auto", processes where several jobs can run side by side on this machine.
+
+    Several workers that were asked for are had, also where one job fills the machine.
+    """
     if setup.engine != "auto":
         return setup.engine
     numerics = pending[0][1].numerics
-    side_by_side = numerics.device == "cpu" and numerics.threads < cores() and len(pending) > 1
-    return "processes" if side_by_side else "inline"
+    room = setup.workers > 1 if setup.workers else numerics.device == "cpu" and numerics.threads < cores()
+    return "processes" if room and len(pending) > 1 else "inline"
 
 
 def _raise(failures: dict[str, DatadietError], total: int) -> None:

@@ -24,7 +24,7 @@ from datadiet.flows.compare import (
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, defaults_for
 from datadiet.flows.rehearsal import quiet, rehearsed_scores
-from datadiet.flows.score import ScorePlan, execute_score, plan_score
+from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
 from datadiet.scores import ScoreTable
@@ -121,6 +121,8 @@ def plan_run(
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
+    if "random" in policies:
+        raise DatadietError("random subsets stand beside every comparison", where="--policy", fix="leave random out")
     for policy in policies:
         check_options(policy, REGISTERED.get(policy, where="--policy"), _options(policy, keeps[0]))
     names = [subset_name("", policy, keep) for keep in keeps for policy in policies]
@@ -131,6 +133,7 @@ def plan_run(
     by = by or plan.scores[0]
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
+    check_ranking(plan, by, plan.marks[-1])
     if retrain_runs < 1:
         raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
     folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")

@@ -13,6 +13,7 @@ import numpy as np
 
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
+from datadiet.data.order import Order
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.lmc import spawned_scores, spawned_tasks, take_spawned
@@ -34,7 +35,7 @@ from datadiet.flows.sanity import sanity
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, columns, defined_at, folder_of, functions_of
 from datadiet.numerics import Numerics
-from datadiet.scores import ScoreTable, load_table
+from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.scores.export import SCHEMA, shard_path
 from datadiet.steps import Step
 from datadiet.store import Store
@@ -133,6 +134,23 @@ def plan_score(
         )
         tasks.append((f"scoring run {run}", task))
     return ScorePlan(data, chosen, names, marks, runs, seed, network, numerics, setup, tasks)
+
+
+def check_ranking(plan: ScorePlan, by: str, step: int, *, where: str = "--at") -> None:
+    """Refuse to rank by a score that some examples will not have at a step, since no run will have visited them."""
+    if SCORES.get(by).needs != "trajectory":
+        return
+    left = np.arange(len(plan.data))
+    for _, task in plan.tasks:
+        order = Order(np.arange(len(plan.data)), plan.recipe.batch_size, task.spec.stream)
+        left = np.setdiff1d(left, order.visited(step), assume_unique=True)
+        if not len(left):
+            return
+    raise DatadietError(
+        f"{len(left)} examples will have no {by} at step {step}, the first is row {left[0]}",
+        where=where,
+        fix="take the score later, when every example has been visited, or with more runs",
+    )
 
 
 def marks_fit(at: str, per_epoch: int, horizon: int) -> bool:

@@ -7,6 +7,7 @@ are applied to the scores of the whole training set, and the network retrained t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -21,10 +22,11 @@ from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup
 from datadiet.flows.rehearsal import all_done, quiet, rehearsed_scores
-from datadiet.flows.score import ScorePlan, execute_score, plan_score
+from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
+from datadiet.selection.counts import fraction
 from datadiet.steps import Step
 from datadiet.training.recipe import Recipe
 
@@ -154,6 +156,7 @@ def plan_tune(
     # The same part of training: fewer examples make shorter epochs.
     when = Step(Fraction(at, recipe.steps_per_epoch(len(data))), "ep")
     scoring = plan_score(cut, scores=[by], runs=score_runs, at=[when], recipe=recipe, seed=seed, setup=setup)
+    check_ranking(scoring, by, scoring.marks[-1])
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
     return TunePlan(data, by, at, scoring, tuple(grid_of(keeps, offsets)), balanced, runs, test_runs)
@@ -239,13 +242,19 @@ def grid_of(keeps: Sequence[float], offsets: Sequence[float] | None) -> list[tup
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
         room = round(1 - keep, 9)
         tried = [*np.arange(0, room - 1e-9, OFFSET_STEP), room] if offsets is None else offsets
-        fitting = sorted({round(float(o), 9) for o in tried if -1e-9 <= o <= room + 1e-9})
+        fitting = sorted({_fitting(float(o), keep) for o in tried if -1e-9 <= o <= room + 1e-9})
         if offsets is not None and not fitting:
             raise DatadietError(
                 f"no offset of {', '.join(map(str, offsets))} leaves room for keep {keep}", where="--offset"
             )
         out.extend((float(keep), offset) for offset in fitting)
     return out
+
+
+def _fitting(offset: float, keep: float) -> float:
+    """To nine digits; down where rounding up would leave the range, as beside a third."""
+    near = abs(round(offset, 9))
+    return near if fraction(near, "offset") + fraction(keep, "keep") <= 1 else math.floor((1 - keep) * 1e9) / 1e9
 
 
 def _name(keep: float, offset: float) -> str:

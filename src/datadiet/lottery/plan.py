@@ -16,7 +16,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.noise import parse as parse_noise
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.plan import Network, Setup, check_seed, defaults_for, environment, inspect, recipe_for
-from datadiet.flows.score import ScorePlan, plan_score
+from datadiet.flows.score import ScorePlan, check_ranking, plan_score
 from datadiet.lottery.presets import lottery_preset
 from datadiet.lottery.pretraining import Pretraining
 from datadiet.lottery.pruning import FRACTION, RULES, as_fraction, exempted, remaining
@@ -206,6 +206,8 @@ def plan_tickets(
         )
         for name in by
     }  # fmt: skip
+    for name, scoring in scorings.items():
+        check_ranking(scoring, name, scoring.marks[-1], where="--score-at")
     built = models.build(chosen.model, data.input_shape, len(data.classes), seed=0, **chosen.model_args)
     dense = Mask.full(built)
     if not dense.tensors:
