@@ -30,6 +30,7 @@ from datadiet.flows.tasks import (
     Measure,
     RunResult,
     RunTask,
+    code_of_score,
     columns,
     evaluation_key,
     folder_of,
@@ -252,9 +253,14 @@ class _Work:
             self._begin()
 
     def _serves(self, point: Point, names: Sequence[str]) -> bool:
-        """Whether a state has what the trajectory scores among `names` have seen; one registered later has not."""
+        """Whether a state has what the trajectory scores among `names` saw; one registered or changed later has not."""
         needed = [name for name in names if SCORES.get(name).needs == "trajectory"]
-        return all(any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors) for name in needed)
+        codes = point.meta.get("codes", {})
+        return all(
+            any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors)
+            and codes.get(name) == code_of_score(name)
+            for name in needed
+        )
 
     def _restore(self, point: Point) -> None:
         where = f"{self.folder.path}, step {point.step}"
@@ -268,7 +274,12 @@ class _Work:
         }
         unpack(tensors, self.model, self.optimizer, where=where)
         seen = part(tensors, "observer/trajectories/")
-        kept = {name: a for name, a in self.watch.accumulators.items() if any(k.startswith(f"{name}/") for k in seen)}
+        codes = point.meta.get("codes", {})
+        kept = {
+            name: a
+            for name, a in self.watch.accumulators.items()
+            if any(k.startswith(f"{name}/") for k in seen) and codes.get(name) == code_of_score(name)
+        }
         self.watch.accumulators = kept
         self.watch.load(seen)
         self.moment.step = point.step
@@ -276,7 +287,9 @@ class _Work:
 
     @property
     def _meta(self) -> dict[str, Any]:
-        return {"numerics": self.task.numerics.to_json()}
+        codes = {name: code_of_score(name) for name in self.watch.accumulators}
+        theirs = {name: code for name, code in codes.items() if code is not None}
+        return {"numerics": self.task.numerics.to_json(), **({"codes": theirs} if theirs else {})}
 
     def _state(self) -> dict[str, torch.Tensor]:
         return pack(self.model, self.optimizer, {"trajectories": self.watch.state()})
@@ -327,8 +340,10 @@ class _Work:
                     _by_model(entry.compute, self.model, self.batches, self.task.numerics), f"values of {name}"
                 )
         meta = {"fingerprint": str(self.data.train.fingerprint), "numerics": self.task.numerics.to_json()}
+        codes = {column: code_of_score(name) for name in names for column in columns([name])}
         for name, values in found.items():
-            self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), meta)
+            own = meta if codes[name] is None else {**meta, "code": codes[name]}
+            self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), own)
             self.taken += 1
 
     def _evaluate(self, split: str) -> None:

@@ -81,6 +81,7 @@ class Network:
     state_bytes: int
     work: float  # multiply-adds of a forward pass of one example
     weights: str | None  # fingerprint of the initial weights, for a user's own model
+    code: str | None = None  # and of its code
 
 
 # The papers' networks on 32×32 colour images are trained as the papers train them, unless something else is asked for.
@@ -194,8 +195,12 @@ def inspect(recipe: Recipe, data: Dataset) -> Network:
     models.check_output(model, sample, len(data.classes))
     parameters = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    weights = models.weights_fingerprint(model) if models.is_foreign(recipe.model) else None
-    return Network(parameters, state, _work(model, sample), weights)
+    work = _work(model, sample)
+    if models.is_own(recipe.model):
+        return Network(parameters, state, work, None)
+    # Modules that are imported at the first call are there by now.
+    code = models.code_fingerprint(recipe.model, model)
+    return Network(parameters, state, work, models.weights_fingerprint(model), code)
 
 
 def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -> Numerics:
@@ -214,11 +219,10 @@ def check_code(recipe: Recipe, network: Network, store: Store) -> None:
     """Refuse a user's model whose code changed, though its initial weights did not, since its runs were made."""
     if network.weights is None:
         return
-    code = models.code_fingerprint(recipe.model)
     file = store.root / "models" / f"{digest(recipe.model):016x}-{network.weights}.json"
     if not file.exists():
-        write_json(file, {"model": recipe.model, "code": code})
-    elif read_json(file)["code"] != code:
+        write_json(file, {"model": recipe.model, "code": network.code})
+    elif read_json(file)["code"] != network.code:
         raise DatadietError(
             f"the code of {recipe.model} changed since its runs in this store were made",
             where=store.root,

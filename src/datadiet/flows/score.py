@@ -45,7 +45,7 @@ from datadiet.training.recipe import Recipe, RunSpec
 
 log = logging.getLogger(__name__)
 
-IDENTITY = ("fingerprint", "recipe", "seed", "weights")  # what two scorings must share to be one
+IDENTITY = ("fingerprint", "recipe", "seed", "weights", "code")  # what two scorings must share to be one
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,13 @@ def score(
 
 def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> ScoreTable:
     """Do what a plan says."""
+    store = Store(plan.setup.store)
+    writable_folder(store.root)
+    check_code(plan.recipe, plan.network, store)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_folder(folder, plan)
         writable_folder(folder)
-    store = Store(plan.setup.store)
-    writable_folder(store.root)
-    check_code(plan.recipe, plan.network, store)
     with kept_engines():
         run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
         for name in spawned_scores(plan.scores):
@@ -257,6 +257,7 @@ def _identity(plan: ScorePlan) -> dict[str, Any]:
         "recipe": plan.recipe.to_json(),
         "seed": plan.seed,
         "weights": plan.network.weights,
+        "code": plan.network.code,
     }
 
 

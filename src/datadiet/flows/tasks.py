@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from datadiet.data.dataset import Dataset, Examples
 from datadiet.flows.shared import DataCard
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
+from datadiet.source import code_of, is_ours
 from datadiet.store import Store
 from datadiet.store.runs import RunFolder
 from datadiet.training.masks import Mask
@@ -93,7 +95,26 @@ def functions_of(model: str, scores: Sequence[str] = ()) -> tuple[Any, ...]:
     used = [SCORES.get(name).compute for name in scores]
     if not models.is_foreign(model):
         used.append(models.MODELS.get(model))
-    return tuple(f for f in used if not str(getattr(f, "__module__", "")).startswith("datadiet."))
+    return tuple(f for f in used if not is_ours(f))
+
+
+def code_of_score(name: str) -> str | None:
+    """What identifies the code of a user's own score; None for the library's."""
+    return _code(SCORES.get(name).compute)
+
+
+@cache
+def _code(function: Any) -> str | None:
+    return None if is_ours(function) else code_of([function])
+
+
+def has_score(folder: RunFolder, name: str, step: int) -> bool:
+    """Whether a score's shards are there and whole, and of its code as it is now."""
+    for column in columns([name]):
+        found = folder.load_shard(column, step)
+        if found is None or found[1].get("code") != code_of_score(name):
+            return False
+    return True
 
 
 def folder_of(task: RunTask) -> RunFolder:
@@ -119,11 +140,7 @@ def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
     """For each mark the scores of which a shard is missing or damaged."""
     out: dict[int, list[str]] = {}
     for mark in task.marks:
-        names = [
-            name
-            for name in defined_at(task.scores, mark)
-            if not all(folder.has_shard(c, mark) for c in columns([name]))
-        ]
+        names = [name for name in defined_at(task.scores, mark) if not has_score(folder, name, mark)]
         if names:
             out[mark] = names
     return out

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datadiet.models.build import MODELS, Description, build, describe
+from datadiet.models.build import MODELS, Description, build, code_fingerprint, describe, is_own
 from datadiet.models.checks import check_output, weights_fingerprint
-from datadiet.models.foreign import code_fingerprint, is_foreign
+from datadiet.models.foreign import is_foreign
 
 __all__ = [
     "MODELS",
@@ -14,5 +14,6 @@ __all__ = [
     "code_fingerprint",
     "describe",
     "is_foreign",
+    "is_own",
     "weights_fingerprint",
 ]

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.models.foreign import build_foreign, is_foreign
+from datadiet.models.foreign import build_foreign, find, is_foreign
 from datadiet.models.mlp import mlp
 from datadiet.models.options import check_arguments, checked_shape, positive
 from datadiet.models.resnet import resnet18, resnet50
 from datadiet.models.resnet_thin import resnet8, resnet20, resnet32, resnet56
 from datadiet.models.small_cnn import small_cnn
 from datadiet.registry import Registry
+from datadiet.source import code_of, is_ours
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,23 @@ def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | No
         builder = MODELS.get(name)
         check_arguments(builder, args, name, given=("input_shape", "classes"))
         return builder(shape, classes, **args)
+
+
+def is_own(name: str) -> bool:
+    """Whether a network is this library's, and not one that a user named or registered."""
+    return not is_foreign(name) and is_ours(MODELS.get(name))
+
+
+def code_fingerprint(name: str, model: nn.Module | None = None) -> str | None:
+    """What identifies the code of a user's network; None where no source is found.
+
+    Args:
+        model: the network, whose modules may be classes of other files than its builder.
+    """
+    builder = find(name) if is_foreign(name) else MODELS.get(name)
+    classes = {type(module) for module in model.modules()} if model is not None else set()
+    theirs = {one for one in classes if not is_ours(one) and not one.__module__.startswith("torch.")}
+    return code_of([builder, *theirs])
 
 
 @dataclass(frozen=True)

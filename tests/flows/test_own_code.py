@@ -1,0 +1,161 @@
+"""Code of one's own that changed: a network's is refused, a score's values are taken again."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_flows import RECIPE, setup, tiny
+
+import datadiet as dd
+from datadiet.models import MODELS
+from datadiet.scores import SCORES
+
+NET = """
+from torch import nn
+from blocks_of_mine import bend
+
+class Net(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x):
+        return bend(self.head(x.flatten(1)))
+
+def make(input_shape, classes):
+    return Net(input_shape[0] * input_shape[1] * input_shape[2], classes)
+"""
+BLOCKS = "def bend(x):\n    return x.tanh()\n"
+SCORE = """
+from datadiet.scores import score
+
+@score("of-mine", needs="logits")
+def of_mine(logits, labels):
+    "The first logit."
+    return logits[:, 0]
+"""
+FOLLOWED = """
+import torch
+from datadiet.scores import score
+
+@score("of-mine", needs="trajectory")
+class Visits:
+    "How often an example was seen."
+
+    def __init__(self, n, device="cpu"):
+        self.count = torch.zeros(n, device=device)
+
+    def update(self, indices, logits, labels):
+        self.count[indices] += 1
+
+    def result(self):
+        return {"of-mine": self.count}
+
+    def state(self):
+        return {"count": self.count}
+
+    def load(self, state):
+        self.count.copy_(state["count"])
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "net_of_mine.py").write_text(NET)
+    (tmp_path / "blocks_of_mine.py").write_text(BLOCKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """As a new process begins: nothing of the user's is imported or registered."""
+    for name in list(sys.modules):
+        if name.endswith("_of_mine") or name.startswith("_datadiet_model_"):
+            del sys.modules[name]
+    MODELS._entries.pop("net-of-mine", None)
+    SCORES._entries.pop("of-mine", None)
+    importlib.invalidate_caches()
+
+
+def score(place: Path, model: str, store: str = "store", **more: Any) -> dd.ScoreTable:
+    recipe = {key: value for key, value in RECIPE.items() if key != "model_args"} | {"model": model}
+    given = {"scores": ["el2n"], "runs": 1, "at": "1ep", **more}
+    return dd.score(tiny(), recipe=recipe, setup=setup(place / store), **given)
+
+
+@pytest.mark.parametrize("changed", ["net_of_mine.py", "blocks_of_mine.py"])
+@pytest.mark.parametrize("way", ["registered", "module", "file"])
+def test_a_network_whose_code_changed_is_refused_wherever_the_change_is(
+    place: Path, way: str, changed: str, stretches: list[tuple[int, int]]
+) -> None:
+    model = {
+        "registered": "net-of-mine",
+        "module": "net_of_mine:make",
+        "file": f"{place / 'net_of_mine.py'}:make",
+    }[way]
+
+    def begin() -> None:
+        forget()
+        if way == "registered":
+            MODELS.register("net-of-mine", importlib.import_module("net_of_mine").make)
+
+    begin()
+    score(place, model, out=place / "out")
+    begin()
+    stretches.clear()
+    score(place, model)
+    assert stretches == [], "the same code is the same run"
+    text = (place / changed).read_text()
+    (place / changed).write_text(text.replace("tanh", "relu").replace("bend(self.head", "bend(-self.head"))
+    begin()
+    with pytest.raises(dd.DatadietError, match=r"the code of .* changed since its runs in this store were made"):
+        score(place, model)
+    # Another store is the way out; the folder with the old scores is not written over.
+    with pytest.raises(dd.DatadietError, match="other code"):
+        score(place, model, store="new", out=place / "out")
+    score(place, model, store="new")
+
+
+def test_a_score_whose_code_changed_is_taken_again_without_training(
+    place: Path, stretches: list[tuple[int, int]]
+) -> None:
+    file = place / "score_of_mine.py"
+    file.write_text(SCORE)
+    importlib.import_module("score_of_mine")
+    options = {"recipe": RECIPE, "scores": ["of-mine"], "runs": 1, "at": "2ep", "setup": setup(place / "store")}
+    before = dd.score(tiny(), **options, out=place / "out").mean("of-mine")
+    file.write_text(SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
+    forget()
+    importlib.import_module("score_of_mine")
+    stretches.clear()
+    after = dd.score(tiny(), **options, out=place / "out").mean("of-mine")
+    assert stretches == [], "the checkpoint is there"
+    assert after.tolist() == (2 * before).tolist()
+    assert dd.load_table(place / "out").mean("of-mine").tolist() == after.tolist()
+
+
+def test_a_score_that_follows_training_begins_anew_when_its_code_changed(
+    place: Path, stretches: list[tuple[int, int]]
+) -> None:
+    file = place / "score_of_mine.py"
+    file.write_text(FOLLOWED)
+    importlib.import_module("score_of_mine")
+    options = {"recipe": RECIPE, "runs": 1, "setup": setup(place / "store")}
+    before = dd.score(tiny(), scores=["of-mine"], at="2ep", **options).mean("of-mine")
+    file.write_text(FOLLOWED.replace("+= 1", "+= 3"))
+    forget()
+    importlib.import_module("score_of_mine")
+    # What is saved on the way, while nobody asks for it, is not taken for a whole trajectory either.
+    dd.score(tiny(), scores=["el2n"], at="3ep", **options)
+    stretches.clear()
+    for at, visits in (("2ep", 2), ("3ep", 3)):
+        after = dd.score(tiny(), scores=["of-mine"], at=at, **options).mean("of-mine")
+        assert stretches[0][0] == 0
+        assert after.max() == 3 * visits
+    assert before.max() == 2
