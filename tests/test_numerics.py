@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -14,10 +17,13 @@ from datadiet.numerics import Numerics, resolve
 def machine(monkeypatch):
     """Pretend to be a machine: `machine(cuda=2, capability=(8, 0), bf16=True, compiler=True, cores=8)`."""
 
-    def pretend(cuda=0, mps=False, capability=(8, 0), bf16=False, compiler=True, cores=8):
+    def pretend(cuda=0, mps=False, capability=(8, 0), bf16=False, compiler=True, triton=True, cores=8, name="H1"):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)
+        monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90000)
+        monkeypatch.setattr(numerics, "find_spec", lambda package: object() if triton else None)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         monkeypatch.setattr(numerics, "cores", lambda: cores)
         monkeypatch.setattr(numerics.shutil, "which", lambda name: f"/usr/bin/{name}" if compiler else None)
@@ -106,6 +112,76 @@ def test_a_gpu_beyond_the_last_is_refused_when_the_job_is_planned(machine):
         resolve(device="cuda:2")
 
 
+def test_the_environment_names_the_gpu_and_not_which_of_several_or_the_cores_beside_it(machine):
+    def recorded(device="cuda", **hardware):
+        machine(cuda=2, **hardware)
+        return resolve(device=device, work=1e11).to_json()
+
+    one = recorded()
+    assert one["isa"].startswith("H1 (8.0), CUDA ")
+    assert one == recorded("cuda:1") == recorded(cores=64)
+    assert one != recorded(name="H2")
+    assert one != recorded(capability=(9, 0))
+
+
+def test_a_gpu_compiles_where_triton_is(machine):
+    for triton in (True, False):
+        machine(cuda=1, triton=triton)
+        assert resolve(work=1e12, steps=10_000).compiled == triton
+
+
+SWITCHES = """
+import torch
+from datadiet.numerics import Numerics, as_before, exact
+
+places = {f"{b}.{o}": (getattr(torch.backends, b), o) for b, o in (
+    ("cudnn", "conv"), ("cudnn", "rnn"), ("cuda", "matmul"), ("mkldnn", "matmul"), ("mkldnn", "conv"), ("mkldnn", "rnn")
+) if hasattr(getattr(torch.backends, b), o) and hasattr(torch.backends, "fp32_precision")}
+
+def seen():
+    found = {name: getattr(owner, what).fp32_precision for name, (owner, what) in places.items()}
+    older = {"matmul": torch.get_float32_matmul_precision, "cudnn": lambda: torch.backends.cudnn.allow_tf32}
+    for name, read in older.items():
+        try:
+            found[name] = read()
+        except RuntimeError:
+            found[name] = "mixed"
+    return found
+
+def set_new(name, value):
+    if name in places:
+        getattr(*places[name]).fp32_precision = value
+
+def everywhere(value):
+    if places:
+        torch.backends.fp32_precision = value
+
+for change in (
+    lambda: None, lambda: torch.set_float32_matmul_precision("high"),
+    lambda: torch.set_float32_matmul_precision("medium"), lambda: set_new("cuda.matmul", "tf32"),
+    lambda: set_new("cudnn.conv", "ieee"), lambda: everywhere("tf32"),
+):
+    change()
+    before = seen()
+    for around in (exact, as_before):
+        with around():
+            if around is as_before:
+                Numerics().apply()
+            inside = seen()
+            assert {v for k, v in inside.items() if "." in k} <= {"none", "ieee"}, inside
+            assert inside["matmul"] in ("highest", "mixed"), inside
+            assert inside["cudnn"] in (False, "mixed"), inside
+        assert seen() == before, (before, seen())
+print("whole")
+"""
+
+
+def test_float32_is_whole_within_and_every_switch_as_before_afterwards():
+    """PyTorch's older switches and its newer ones refuse to be mixed; the user's process may have used either."""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", SWITCHES], capture_output=True, text=True)
+    assert ended.stdout == "whole\n", ended.stderr
+
+
 def test_applying_an_environment_sets_threads_and_whole_float32():
     before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     try:
@@ -119,6 +195,26 @@ def test_applying_an_environment_sets_threads_and_whole_float32():
     finally:
         torch.set_num_threads(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_on_a_gpu_what_has_a_deterministic_form_takes_it_and_the_process_is_as_before_afterwards(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+    def seen():
+        attention = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+        fill = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), *attention, fill
+
+    before = seen()
+    with numerics.as_before():
+        Numerics(device="cuda").apply()
+        assert seen() == (True, False, False, False)
+        assert torch.is_deterministic_algorithms_warn_only_enabled(), "what has no such form still runs"
+        assert numerics.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert seen() == before
+    with numerics.as_before():
+        Numerics().apply()
+        assert seen() == before, "on a CPU nothing of it is needed"
 
 
 def test_training_and_scoring_have_their_own_precision():

@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ class Numerics:
         scoring_batch: rows of a forward pass when scores are taken; the last batch is padded to it.
         channels_last: memory layout of networks on images.
         compiled: whether training runs through torch.compile.
-        isa: the instruction set PyTorch found.
+        isa: the instruction set PyTorch found; of a GPU its name, capability and libraries.
         torch: its version.
     """
 
@@ -58,13 +60,20 @@ class Numerics:
     torch: str = ""
 
     def apply(self) -> None:
-        """Make this process compute so. Cheap; every job calls it first."""
+        """Make this process compute so. Cheap; every job calls it first, within `as_before`."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False  # convolutions too: TensorFloat-32 keeps three digits
+        _set_exact()
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        if torch.device(self.device).type == "cuda":
+            # Sums over colliding indices (an embedding's gradient) would come in any order. Fused attention has no
+            # such form. The last is read when cuBLAS is first used.
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_mem_efficient_sdp(False)
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def autocast(self, scoring: bool = False) -> AbstractContextManager[Any]:
         wanted = self.scoring_precision if scoring else self.precision
@@ -72,7 +81,83 @@ class Numerics:
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=wanted == "bfloat16")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As it is recorded: which of several GPUs it was is no part of it."""
+        return {**asdict(self), "device": torch.device(self.device).type}
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Threads, random state, precision and determinism as they were, afterwards: the process may be the user's own."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    flags = (cudnn.benchmark, cudnn.deterministic)
+    strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    attention = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+    # To ask a GPU that nobody uses for its random state would start it.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    try:
+        with _precision_kept(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = flags
+        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cuda.enable_flash_sdp(attention[0])
+        torch.backends.cuda.enable_mem_efficient_sdp(attention[1])
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Products of float32 in float32 for the block, whatever the process allows otherwise.
+
+    By default PyTorch's convolutions on a GPU round to TensorFloat-32, which keeps three digits; matrix products do so,
+    and on some CPUs round to bfloat16, where the user allowed it.
+    """
+    with _precision_kept():
+        _set_exact()
+        yield
+
+
+def _set_exact() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for place in _places():  # what the two above leave where it was set by the newer switches
+        if place.fp32_precision not in ("none", "ieee"):
+            place.fp32_precision = "ieee"
+
+
+def _places() -> list[Any]:
+    """The switches for float32 products that newer PyTorch has, one an operation and backend."""
+    backends = torch.backends
+    found = [(backends.cudnn, "conv"), (backends.cudnn, "rnn"), (backends.cuda, "matmul")]
+    found += [(backends.mkldnn, name) for name in ("matmul", "conv", "rnn")]
+    if not hasattr(backends, "fp32_precision"):
+        return []
+    return [getattr(owner, name) for owner, name in found if hasattr(owner, name)]
+
+
+@contextmanager
+def _precision_kept() -> Iterator[None]:
+    """The older and the newer switches as they were; either may refuse to be read after the other was used."""
+    older: list[Any] = []
+    for read in (torch.get_float32_matmul_precision, lambda: torch.backends.cudnn.allow_tf32):
+        try:
+            older.append(read())
+        except RuntimeError:
+            older.append(None)
+    newer = [(place, place.fp32_precision) for place in _places()]
+    try:
+        yield
+    finally:
+        if older[0] is not None:
+            torch.set_float32_matmul_precision(older[0])
+        if older[1] is not None:
+            torch.backends.cudnn.allow_tf32 = older[1]
+        for place, value in newer:
+            if place.fp32_precision != value:
+                place.fp32_precision = value
 
 
 def resolve(
@@ -103,7 +188,8 @@ def resolve(
     if precision == "auto":
         precision = "bfloat16" if has_bfloat16(kind) and work > WORTH_HALF else "float32"
     if threads is None:
-        threads = 1 if kind == "cpu" and work < WORTH_THREADS else cores()
+        # A GPU's jobs do little on the CPU, and their environment shall not depend on the number of its cores.
+        threads = cores() if kind == "cpu" and work >= WORTH_THREADS else 1
     can = can_compile(kind)
     if compile == "on" and not can:
         raise DatadietError("no C++ compiler was found", where="--compile", fix="install one, or say --compile off")
@@ -118,9 +204,18 @@ def resolve(
         precision=precision,
         scoring_batch=scoring_batch,
         compiled=compiled,
-        isa=torch.backends.cpu.get_cpu_capability(),
+        isa=instruction_set(kind),
         torch=torch.__version__,
     )
+
+
+def instruction_set(device: str) -> str:
+    """What a device computes with, as far as the last bits depend on it: for a GPU its kind and libraries."""
+    if torch.device(device).type != "cuda":
+        return str(torch.backends.cpu.get_cpu_capability())
+    major, minor = torch.cuda.get_device_capability(device)
+    name = torch.cuda.get_device_name(device)
+    return f"{name} ({major}.{minor}), CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
 
 def pick_device(name: str = "auto") -> str:
@@ -158,5 +253,7 @@ def has_bfloat16(device: str) -> bool:
 
 @cache
 def can_compile(device: str) -> bool:
-    """Whether torch.compile finds the compiler it needs; its GPU code needs one too, for the launchers."""
+    """Whether torch.compile finds the compiler it needs; its GPU code needs one too, for the launchers, and Triton."""
+    if device.startswith("cuda") and find_spec("triton") is None:
+        return False
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)

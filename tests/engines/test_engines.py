@@ -13,8 +13,10 @@ from pathlib import Path
 import engine_jobs as work
 import numpy as np
 import pytest
+import torch
 
 from datadiet.engines import ENGINES, Engine, Inline, Job, Processes, Progress, make
+from datadiet.engines.job import as_bug
 from datadiet.errors import DatadietError, Diverged, Interrupted
 
 
@@ -69,6 +71,22 @@ def test_one_failure_spoils_no_other(engine: Engine) -> None:
     assert str(found["nan"].error) == "step 7: the loss is nan; lower the rate"
     assert found["nan"].traceback is None
     assert "SystemExit" in str(found["exit"].error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_a_full_memory_is_no_bug(error: BaseException) -> None:
+    said = as_bug(error, "run 3")
+    assert str(said).startswith("run 3: ran out of memory")
+    assert "smaller batch" in str(said)
 
 
 def test_a_stated_error_of_a_private_kind_keeps_its_words(engine: Engine) -> None:

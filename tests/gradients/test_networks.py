@@ -80,6 +80,20 @@ def test_weights_used_more_than_once_and_recurrence(kind: str, length: int) -> N
     assert error(grand(model, x, y, check=True), naive(model, x, y)) < 1e-9
 
 
+def test_cudnn_is_left_out_for_recurrent_layers_which_it_cannot_differentiate_in_eval_mode() -> None:
+    seen = []
+
+    class Asking(Sequence):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.enabled)
+            return super().forward(x)
+
+    before = torch.backends.cudnn.enabled
+    grand(Asking("lstm"), torch.randint(0, 11, (3, 4)), torch.tensor([1, 10, 5]))
+    assert set(seen) == {False}
+    assert torch.backends.cudnn.enabled == before
+
+
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()

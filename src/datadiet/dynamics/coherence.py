@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from datadiet.errors import DatadietError
+from datadiet.numerics import exact
 from datadiet.task import Task, classification
 from datadiet.training.loop import Moment, Observer
 
@@ -65,7 +66,7 @@ def batch_gradients(
     rows = []
     try:
         model.train(training)
-        with torch.enable_grad():
+        with exact(), torch.enable_grad():
             for inputs, labels in batches:
                 logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
                 loss = task.loss(logits.float() if logits.dtype.itemsize < 4 else logits, labels).mean()

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from datadiet.errors import DatadietError
+from datadiet.numerics import exact
 from datadiet.task import Task, classification
 from datadiet.training.evaluate import evaluation
 
@@ -131,9 +132,10 @@ def linear_path(
         parts = [model(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]
         return torch.cat(parts).float() if parts else torch.zeros(0)
 
-    found = list(
-        along(model, first.state_dict(), second.state_dict(), points, logits, labels, training=training, task=task)
-    )
+    with exact():
+        found = list(
+            along(model, first.state_dict(), second.state_dict(), points, logits, labels, training=training, task=task)
+        )
     return Path(np.asarray(points), np.stack([loss for loss, _ in found]), np.stack([wrong for _, wrong in found]))
 
 

@@ -169,7 +169,9 @@ def as_bug(error: BaseException, label: str) -> DatadietError:
     """The error for an exception that nobody meant for users; it quotes the last line of the traceback."""
     last = traceback.format_exception_only(type(error), error)[-1].strip().splitlines()
     quoted = last[0] if last else type(error).__name__
-    if isinstance(error, MemoryError):
+    # PyTorch says it in words, on a GPU by a class of its own; this room does without PyTorch.
+    said = str(error).lower()
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said:
         return DatadietError(f"ran out of memory ({quoted})", where=label, fix="use fewer workers or a smaller batch")
     return DatadietError(
         f"failed with {quoted}",

@@ -19,7 +19,7 @@ from datadiet.engines import make
 from datadiet.flows.execute import engine_for
 from datadiet.flows.plan import Plan
 from datadiet.flows.tasks import RunTask, folder_of, is_done, split_of
-from datadiet.numerics import Numerics
+from datadiet.numerics import Numerics, as_before
 from datadiet.scores import SCORES
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer
@@ -131,10 +131,8 @@ def _timed(recipe: Recipe, data: Dataset, numerics: Numerics, known: Timings) ->
 
 def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, float]:
     """Seconds of a training step and of scoring one example, on this machine as it is now."""
-    before = torch.get_num_threads()
-    random = torch.get_rng_state()
-    numerics.apply()
-    try:
+    with as_before():
+        numerics.apply()
         device = torch.device(numerics.device)
         model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args).to(device)
         if numerics.channels_last and data.kind == "image":
@@ -163,12 +161,10 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
         first = steps(2)
         step_seconds = steps(max(2, min(200, int(SECONDS / max(first, 1e-6)))))
         rows = np.arange(min(len(data), numerics.scoring_batch))
+        predict(model, batches, numerics, rows[:1])
         start = time.perf_counter()
-        predict(model, batches, numerics, rows)
+        predict(model, batches, numerics, rows).cpu()
         return step_seconds, (time.perf_counter() - start) / len(rows)
-    finally:
-        torch.set_num_threads(before)
-        torch.set_rng_state(random)
 
 
 def _latest(task: RunTask) -> int:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +38,7 @@ from datadiet.flows.tasks import (
     missing_measures,
     split_of,
 )
-from datadiet.numerics import Numerics
+from datadiet.numerics import Numerics, as_before
 from datadiet.scores import SCORES
 from datadiet.seeds import torch_seed
 from datadiet.store import Store
@@ -58,22 +57,6 @@ def execute(context: Context, task: RunTask) -> RunResult:
     """Do what is missing of a task; the function of every job."""
     with as_before():
         return _execute(context, task)
-
-
-@contextmanager
-def as_before() -> Iterator[None]:
-    """Threads, random state and precision as they were, afterwards: the process may be the user's own."""
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    cudnn = torch.backends.cudnn
-    flags = (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32)
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = flags
-        torch.set_float32_matmul_precision(precision)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
 
 
 def _execute(context: Context, task: RunTask) -> RunResult:
@@ -317,6 +300,7 @@ class _Work:
         train(
             moment, moment.step + steps, batches=self.batches, order=self.order,
             rate=learning_rate(self.task.spec.recipe, len(self.data)), task=classification, observers=observers,
+            forward=torch.compile(model, dynamic=False) if self.task.numerics.compiled else None,
             autocast=self.task.numerics.autocast(),
         )  # fmt: skip
 

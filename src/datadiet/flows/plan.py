@@ -191,7 +191,7 @@ def inspect(recipe: Recipe, data: Dataset) -> Network:
     """Build the network once, run two examples through it, and count. Refuses one that does not fit the data."""
     model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
     batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
-    sample = batches.inputs(torch.arange(min(2, len(data))))
+    sample = batches.inputs(torch.arange(min(2, len(data)), device="cpu"))
     models.check_output(model, sample, len(data.classes))
     parameters = sum(p.numel() for p in model.parameters())
     state = sum(t.numel() * t.element_size() for t in model.state_dict().values())

@@ -22,7 +22,7 @@ from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import DataCard, dataset_of
 from datadiet.flows.tasks import RunResult, RunTask
-from datadiet.numerics import Numerics
+from datadiet.numerics import Numerics, as_before
 from datadiet.store import Store
 from datadiet.store.runs import RunFolder
 from datadiet.task import classification
@@ -117,7 +117,6 @@ def path_task(
 
 def walk(context: Context, task: PathTask) -> RunResult:
     """Losses and errors of every network and of every point between two of them; the function of a path job."""
-    from datadiet.flows.jobs import as_before
 
     start = time.monotonic()
     with as_before():

@@ -70,8 +70,10 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             kept.append((module.weight, module.weight.detach().clone()))  # its forward rescales rows in place
     versions = [b._version for b, _ in kept]
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast, cudnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
     try:
+        if any(isinstance(module, nn.RNNBase) for module in modules):
+            torch.backends.cudnn.enabled = False  # its recurrent layers have no gradient in eval mode
         # The fused path of attention would go past the modules inside it.
         torch.backends.mha.set_fastpath_enabled(False)
         if evaluate:
@@ -82,6 +84,7 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.cudnn.enabled = cudnn
         for module, mode in modes:
             object.__setattr__(module, "training", mode)
         for parameter in flags:

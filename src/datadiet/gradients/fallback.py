@@ -153,6 +153,8 @@ def _each(outputs: Outputs, weights: Weights, rows: list[Tensor], cotangents: li
 
     try:
         return torch.func.vmap(single, randomness="error")(rows, cotangents)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever vmap cannot follow, one by one can
         log.info("vmap cannot follow (%s); examples go one by one", str(error).split("\n")[0])
     found: dict[int, list[Tensor]] = {number: [] for number in weights}

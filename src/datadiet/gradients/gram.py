@@ -21,6 +21,7 @@ from datadiet.gradients.gram_pass import gram_pass
 from datadiet.gradients.losses import logits_of
 from datadiet.gradients.norms import _ordinary, _plain, _rows, _unwrapped
 from datadiet.machine import free_memory
+from datadiet.numerics import exact
 
 Forward = Callable[[nn.Module, Any], Any]
 MEMORY = 2**28
@@ -64,7 +65,7 @@ def ntk(
             return _logits(model(**given))
         return _logits(model(*given) if isinstance(given, (tuple, list)) else model(given))
 
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         inputs = tree_map(_ordinary, inputs)
         ruled = ruled_modules(walk, targets)
         two, three = (_rows(inputs, torch.arange(n) % count) for n in (2, 3))

@@ -19,6 +19,7 @@ from datadiet.gradients.capture import Walk, borrowed, ruled_modules, trainable
 from datadiet.gradients.engine import plan_for, run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
+from datadiet.numerics import exact
 
 log = logging.getLogger(__name__)
 Per = str | Mapping[str, Sequence[str]] | Callable[[str], str | None]
@@ -70,7 +71,7 @@ def grand(
     device = next((t.device for t in tree_leaves(inputs) if isinstance(t, Tensor)), torch.device("cpu"))
     dtype = torch.float64 if any(p.dtype == torch.float64 for p in named.values()) else torch.float32
     groups = _groups(per, named)
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         if count == 0:
             squared = {id(p): torch.zeros(0, dtype=dtype, device=device) for p in named.values()}
         else:

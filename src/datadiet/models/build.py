@@ -54,7 +54,7 @@ def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | No
     if name not in MODELS and not is_foreign(str(name)):
         error = unknown("model", name, MODELS.names())
         raise DatadietError(error.what, fix=f"{error.fix}; or package.module:function for one of your own")
-    with _stream(seed):
+    with _stream(seed), torch.device("cpu"):
         if is_foreign(name):
             return build_foreign(name, shape, classes, **args)
         builder = MODELS.get(name)

@@ -21,6 +21,6 @@ def lmc(ends: torch.Tensor, middles: torch.Tensor, pairs: list[tuple[int, int]])
     Returns:
         (N,).
     """
-    first, second = (torch.tensor([pair[side] for pair in pairs]) for side in (0, 1))
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     ends = ends.double()
     return (middles.double() - (ends[first] + ends[second]) / 2).mean(0).float()

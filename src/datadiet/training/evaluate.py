@@ -32,7 +32,7 @@ def predict(model: nn.Module, batches: Batches, numerics: Numerics, rows: np.nda
     Every forward pass has the same number of rows, the last one filled up, so that a row's logits do not depend on
     how many rows are asked for.
     """
-    wanted = torch.arange(len(batches)) if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
+    wanted = torch.arange(len(batches), device="cpu") if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
     wanted = wanted.to(batches.device)
     size = numerics.scoring_batch
     out = []
