@@ -1,12 +1,12 @@
 """What `grand` costs beside a plain forward+backward pass: time and peak memory, as a table.
 
-    python benchmarks/grand.py [--rounds 7] [--only resnet18] [--others]
+    python benchmarks/grand.py [--rounds 7] [--only resnet18] [--others] [--device cpu]
 
 Times are pairwise: in one process the passes alternate, and each figure is the median over rounds of the ratio to the
 plain pass just before it. A plain pass is the mean cross-entropy's forward and backward into all weights, as training
 does it, and once more in eval mode (without dropout and batch statistics). `--others` times per-example gradients by
-`torch.func` and by a loop as well. Memory is the growth of the peak resident set over a warm process, each measured in
-a process of its own.
+`torch.func` and by a loop as well. Memory is the growth of the peak resident set over a warm process (on a GPU, of what
+PyTorch has allocated there), each measured in a process of its own. All in whole float32, which `grand` computes in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 import datadiet
 from datadiet.gradients import grand
 from datadiet.models import build
+from datadiet.numerics import exact
 
 
 class Encoder(nn.Module):
@@ -43,12 +44,13 @@ class Encoder(nn.Module):
         return self.head(self.body(x).mean(1))
 
 
-def case(name: str, batch: int) -> tuple[nn.Module, Tensor, Tensor]:
+def case(name: str, batch: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     if name == "encoder":
-        return Encoder(), torch.randn(batch, 128, 256), torch.randint(0, 10, (batch,))
-    model = build(name, input_shape=(3, 32, 32), classes=10)
-    return model, torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+        model, x = Encoder(), torch.randn(batch, 128, 256)
+    else:
+        model, x = build(name, input_shape=(3, 32, 32), classes=10), torch.randn(batch, 3, 32, 32)
+    return model.to(device), x.to(device), torch.randint(0, 10, (batch,)).to(device)
 
 
 CASES = (
@@ -101,14 +103,21 @@ def in_batch(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([torch.stack([g.square().sum() for g in grads]).sum().sqrt() for grads in each])
 
 
-def timed(function: Callable[[], object], clock: Callable[[], float]) -> float:
+def timed(function: Callable[[], object], clock: Callable[[], float], device: str) -> float:
     start = clock()
     function()
+    finish(device)
     return clock() - start
 
 
-def times(name: str, batch: int, rounds: int, others: bool, clock: Callable[[], float]) -> str:
-    model, x, y = case(name, batch)
+def finish(device: str) -> None:
+    """Wait for what a GPU was given to do."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+
+
+def times(name: str, batch: int, rounds: int, others: bool, clock: Callable[[], float], device: str) -> str:
+    model, x, y = case(name, batch, device)
     ways: dict[str, Callable[[], object]] = {
         "train": lambda: plain(model, x, y, True),
         "eval": lambda: plain(model, x, y, False),
@@ -120,7 +129,7 @@ def times(name: str, batch: int, rounds: int, others: bool, clock: Callable[[], 
     taken: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds + 1):
         for way, function in ways.items():
-            seconds = timed(function, clock)
+            seconds = timed(function, clock, device)
             if turn:  # the first round warms up
                 taken[way].append(seconds)
     # BN statistics move in training mode; the norms are of the network as it then is. The same batch, since another
@@ -161,25 +170,31 @@ def resident() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def measure_memory(name: str, batch: int, way: str) -> int:
+def measure_memory(name: str, batch: int, way: str, device: str) -> int:
     """Bytes that a pass adds to a process in which model and data are loaded and the kernels have run once."""
-    model, x, y = case(name, batch)
+    model, x, y = case(name, batch, device)
     model.eval()
     run: Callable[[Tensor, Tensor], object] = (
         (lambda x, y: plain(model, x, y, False)) if way == "plain" else (lambda x, y: grand(model, x, y))
     )
     run(x[:2], y[:2])
     model.zero_grad(set_to_none=True)
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(x, y)
+        finish(device)
+        return torch.cuda.max_memory_allocated() - before
     before = resident()
     with Peak() as peak:
         run(x, y)
     return peak.bytes - before
 
 
-def memory(name: str, batch: int) -> str:
+def memory(name: str, batch: int, device: str) -> str:
     found = []
     for way in ("plain", "grand"):
-        command = [sys.executable, __file__, "--memory-of", name, str(batch), way]
+        command = [sys.executable, __file__, "--device", device, "--memory-of", name, str(batch), way]
         runs = [int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
         found.append(statistics.median(runs))
     return f"| {name} | {batch} | {found[0] / 2**20:.0f} | {found[1] / 2**20:.0f} | **{found[1] / found[0]:.2f}** |"
@@ -190,6 +205,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu-time", action="store_true", help="processor time, for busy machines")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", help="cases whose name begins so")
     parser.add_argument("--others", action="store_true", help="time torch.func and a loop too")
     parser.add_argument("--no-memory", action="store_true")
@@ -198,22 +214,25 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.memory_of:
         name, batch, way = args.memory_of
-        print(measure_memory(name, int(batch), way))
+        with exact():
+            print(measure_memory(name, int(batch), way, args.device))
         return
     clock = time.process_time if args.cpu_time else time.perf_counter
     cases = [c for c in CASES if c[0].startswith(args.only or "")]
     version = getattr(datadiet, "__version__", "")
-    print(f"datadiet {version}, torch {torch.__version__}, {platform.machine()}, {args.threads} threads, float32\n")
+    place = f"{platform.machine()}, {args.threads} threads, {args.device}"
+    print(f"datadiet {version}, torch {torch.__version__}, {place}, float32\n")
     extra = (" vmap ÷ train | loop ÷ train |", "---|---|") if args.others else ("", "")
     print(f"| network | batch | train [ms] | eval [ms] | grand [ms] | grand ÷ train | ÷ eval | error |{extra[0]}")
     print(f"|---|---|---|---|---|---|---|---|{extra[1]}")
     for name, batch in cases:
-        print(times(name, batch, args.rounds, args.others, clock), flush=True)
+        with exact():
+            print(times(name, batch, args.rounds, args.others, clock, args.device), flush=True)
     if not args.no_memory:
         print("\n| network | batch | plain [MiB] | grand [MiB] | grand ÷ plain |\n|---|---|---|---|---|")
         for name, batch in cases:
             if (name, batch) in MEMORY_CASES:
-                print(memory(name, batch), flush=True)
+                print(memory(name, batch, args.device), flush=True)
 
 
 if __name__ == "__main__":

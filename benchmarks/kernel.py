@@ -1,10 +1,11 @@
 """What `ntk` costs: the kernel of some examples, its seconds and its memory, as a table.
 
-    python benchmarks/kernel.py [--threads 2] [--only resnet18]
+    python benchmarks/kernel.py [--threads 2] [--only resnet18] [--device cpu]
 
 Each kernel is computed in a fresh process, once after a warm-up on two examples; the peak is that of the whole
-process, with Python, PyTorch and the network. The error is the largest difference to inner products of float64
-gradients of three examples, one logit at a time, as a share of the largest of them.
+process, with Python, PyTorch and the network; on a GPU, of what PyTorch allocated there. The error is the largest
+difference to inner products of float64 gradients of three examples, one logit at a time, as a share of the largest of
+them.
 """
 
 from __future__ import annotations
@@ -57,13 +58,20 @@ def exact(model: nn.Module, x: Tensor, chosen: list[int]) -> Tensor:
     return psi @ psi.T
 
 
-def measure(name: str, count: int) -> str:
+def measure(name: str, count: int, device: str) -> str:
+    gpu = torch.device(device).type == "cuda"
     model, x = case(name, count)
+    model, x = model.to(device), x.to(device)
     ntk(model, x[:2])
+    if gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     kernel = ntk(model, x)
+    if gpu:
+        torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = torch.cuda.max_memory_allocated() >> 20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     logits = len(kernel) // count
     chosen = [0, count // 2, count - 1]
     picked = torch.cat([torch.arange(i * logits, (i + 1) * logits) for i in chosen])
@@ -75,19 +83,22 @@ def measure(name: str, count: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", help="cases whose name begins so")
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
         torch.set_num_threads(args.threads)
-        print(measure(args.case[0], int(args.case[1])))
+        print(measure(args.case[0], int(args.case[1]), args.device))
         return
     version = getattr(datadiet, "__version__", "")
-    print(f"datadiet {version}, torch {torch.__version__}, {platform.machine()}, {args.threads} threads, float32\n")
+    place = f"{platform.machine()}, {args.threads} threads, {args.device}"
+    print(f"datadiet {version}, torch {torch.__version__}, {place}, float32\n")
     print("| network | examples | logits | seconds | peak [MiB] | error |\n|---|---|---|---|---|---|")
     for name, count in CASES:
         if name.startswith(args.only or ""):
-            command = [sys.executable, __file__, "--threads", str(args.threads), "--case", name, str(count)]
+            command = [sys.executable, __file__, "--threads", str(args.threads), "--device", args.device]
+            command += ["--case", name, str(count)]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             print(found.stdout.strip(), flush=True)
 

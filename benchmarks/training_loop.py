@@ -6,8 +6,9 @@ thread the clock is this process's CPU time, which other processes on the machin
 
     loop      time of a bare hand-written loop / time of `train` without observers   (1 is a loop that costs nothing)
     watched   time of `train` with forgetting and online EL2N / time without         (1 is a watch that costs nothing)
+    all       the same with everything that a scoring run follows: the two, AUM, data maps and Dyn-Unc
 
-Run: python benchmarks/training_loop.py [--seconds 20] [--threads 1]
+Run: python benchmarks/training_loop.py [--seconds 20] [--threads 1] [--device cpu]
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from datadiet.data import digits
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.order import Order
-from datadiet.scores import Forgetting, OnlineEL2N
+from datadiet.scores import SCORES
 from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer
 from datadiet.training.loop import Moment, train
@@ -40,18 +41,20 @@ Block = Callable[[], None]
 Clock = Callable[[], float]
 
 
-def pieces(recipe: Recipe, data: Dataset) -> tuple[Moment, Batches, Order, Callable[[int], float]]:
+def pieces(recipe: Recipe, data: Dataset, device: str) -> tuple[Moment, Batches, Order, Callable[[int], float]]:
     model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
-    order = Order(np.arange(len(data)), recipe.batch_size, (0, "score", 0), pad=recipe.pad, flip=recipe.flip)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
+    order = Order(
+        np.arange(len(data)), recipe.batch_size, (0, "score", 0), pad=recipe.pad, flip=recipe.flip, device=device
+    )
     moment = Moment(model, make_optimizer(model, recipe), 0, recipe.steps_per_epoch(len(data)), order.steps_per_pass)
     return moment, batches, order, learning_rate(recipe, len(data))
 
 
-def bare(recipe: Recipe, data: Dataset, steps: int) -> Block:
+def bare(recipe: Recipe, data: Dataset, steps: int, device: str) -> Block:
     """The loop that one would write by hand: same data, layout, precision, optimiser and schedule."""
-    moment, batches, order, rate = pieces(recipe, data)
+    moment, batches, order, rate = pieces(recipe, data, device)
     model, optimizer = moment.model, moment.optimizer
 
     def block() -> None:
@@ -71,9 +74,9 @@ def bare(recipe: Recipe, data: Dataset, steps: int) -> Block:
     return block
 
 
-def ours(recipe: Recipe, data: Dataset, steps: int, watch: bool = False) -> Block:
-    moment, batches, order, rate = pieces(recipe, data)
-    followed = {"forgetting": Forgetting(len(data)), "el2n_online": OnlineEL2N(len(data))}
+def ours(recipe: Recipe, data: Dataset, steps: int, device: str, watch: tuple[str, ...] = ()) -> Block:
+    moment, batches, order, rate = pieces(recipe, data, device)
+    followed = {name: SCORES.get(name).compute(len(data), torch.device(device)) for name in watch}
     observers = [Trajectories(followed)] if watch else []
 
     def block() -> None:
@@ -120,10 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="of each comparison")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    clock = time.process_time if asked.threads == 1 else time.perf_counter
+    alone = asked.threads == 1 and asked.device == "cpu"
+    clock = time.process_time if alone else time.perf_counter  # a block ends by looking at its loss
+    everything = tuple(name for name, entry in SCORES.items() if entry.needs == "trajectory")
     thin = Recipe(model="resnet8", batch_size=128, lr=0.05, steps="1000ep")
     cases = [
         ("digits, small-cnn", PRESETS.get("digits").recipe.with_(steps="1000ep"), digits.load(), 21),
@@ -134,9 +140,11 @@ def main() -> None:
     for name, recipe, data, steps in cases:
         if asked.only not in name:
             continue
-        plain = ours(recipe, data, steps)
-        show(name, "loop", compare(bare(recipe, data, steps), plain, asked.seconds, clock), steps)
-        show(name, "watched", compare(ours(recipe, data, steps, watch=True), plain, asked.seconds, clock), steps)
+        common = (recipe, data, steps, asked.device)
+        plain = ours(*common)
+        show(name, "loop", compare(bare(*common), plain, asked.seconds, clock), steps)
+        for what, watch in (("watched", ("forgetting", "el2n_online")), ("all", everything)):
+            show(name, what, compare(ours(*common, watch=watch), plain, asked.seconds, clock), steps)
 
 
 if __name__ == "__main__":

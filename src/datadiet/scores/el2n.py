@@ -30,5 +30,5 @@ def error_norm(logits: torch.Tensor, labels: torch.Tensor, task: Task = classifi
     """
     wide = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
     errors = task.error(wide, labels)
-    largest = errors.norm(p=torch.inf, dim=1, keepdim=True).clamp_min_(torch.finfo(errors.dtype).tiny)
+    largest = errors.abs().amax(1, keepdim=True).clamp_min_(torch.finfo(errors.dtype).tiny)
     return errors.div_(largest).norm(dim=1).mul_(largest[:, 0])
