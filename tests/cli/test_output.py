@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny_cli import FLAGS, cli, files, ok
 
+from datadiet.cli import output
 from datadiet.cli.app import COMMANDS
+from datadiet.engines import Progress
 
 WORDS = re.compile(r"[a-z]{4,}")
 
@@ -97,6 +101,37 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(
     text = ok(*words, "--dry-run")
     assert "ms/step" in text.out
     assert files(place) == before
+
+
+def test_the_bar_knows_the_whole_and_does_not_count_what_was_done_before() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with output.Progress(
+        output.BarColumn(), output._Rate(), console=console, get_time=iter(range(1000)).__next__
+    ) as bars:
+        stages = output._Stages(bars)
+
+        def report(key: str, done: int, **info: object) -> None:
+            label = "scoring run 0" if key in "ab" else "full data, run 0"
+            stages(Progress(key, label, done, 100, info))
+
+        for key in "abc":
+            report(key, 0)
+        scoring, training = bars.tasks
+        assert (scoring.total, training.total) == (200, 100)
+        report("a", 60, resumed=True)
+        assert (scoring.completed, scoring.total) == (0, 140)
+        for done in (61, 65, 65, 80):
+            report("a", done)
+        report("b", 10)
+        assert scoring.completed == 30
+        assert scoring.description.strip() == "scoring run 0"
+        assert 0 < scoring.speed < 30
+        report("c", 40, waiting="process 7")
+        assert "waits for process 7" in training.description
+        report("c", 100)
+        assert training.finished
+    drawn = console.file.getvalue()
+    assert "steps/s" in drawn
 
 
 def test_a_dry_run_of_the_main_job_counts_the_tuned_window_and_children_too(

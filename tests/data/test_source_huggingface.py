@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -148,3 +149,25 @@ def test_without_the_package_a_name_gives_the_command_to_install_it(monkeypatch)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DatadietError, match=r"`datasets` package is not installed; pip install 'datadiet\[hf\]'"):
         load("hf:somebody/something")
+
+
+def test_a_name_is_loaded_by_the_package_and_its_offline_switch_is_put_back(monkeypatch, images, tmp_path):
+    asked = []
+
+    def load_dataset(repository, config=None, cache_dir=None):
+        asked.append((repository, config, cache_dir, package.config.HF_HUB_OFFLINE))
+        if repository == "no/such":
+            raise ConnectionError("Couldn't reach 'no/such' on the Hub\nand more lines")
+        features = {"image": IMAGE, "label": LABEL}
+        return {"train": Rows(images(), features), "test": Rows(images(4), features)}
+
+    package = SimpleNamespace(config=SimpleNamespace(HF_HUB_OFFLINE=False), load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    data = load("hf:some/bugs", config="large", data_dir=tmp_path, download=False)
+    assert (data.name, len(data), len(data.test), data.classes) == ("bugs", 20, 4, ("ant", "bee"))
+    assert asked == [("some/bugs", "large", str(tmp_path), True)]
+    assert package.config.HF_HUB_OFFLINE is False
+    assert load(**data.source).fingerprint == data.fingerprint
+    with pytest.raises(DatadietError, match=r"hf:no/such: cannot be loaded \(Couldn't reach 'no/such' on the Hub\);"):
+        load("hf:no/such")
+    assert package.config.HF_HUB_OFFLINE is False

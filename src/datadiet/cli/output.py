@@ -105,6 +105,10 @@ class _Stages:
         if report.info.get("waiting"):
             self.bars.update(bar, description=f"{stage}: {report.label} waits for {report.info['waiting']}")
             return
+        if report.info.get("resumed"):  # done in another life, and no part of the rate
+            self.jobs[report.key] = (bar, report.done)
+            self.bars.update(bar, total=(self.bars.tasks[bar].total or 0) - (report.done - done))
+            return
         if report.done > done:
             self.jobs[report.key] = (bar, report.done)
             self.bars.update(bar, advance=report.done - done, description=f"{report.label:<24.24}")

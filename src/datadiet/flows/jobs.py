@@ -196,6 +196,8 @@ class _Work:
         stops = {*missing, *due, *kept}
         goal = self.task.until if to_the_end else max(stops)
         self._start(min(stops, default=goal))
+        if self.moment.step:
+            self.context.progress(self.moment.step, self.task.until, resumed=True)
         told = [Ticker(self._tell, every=max(1, goal // 2000))]
         rate = learning_rate(self.task.spec.recipe, len(self.data))
         for stop in sorted({*stops, goal}):
