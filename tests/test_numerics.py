@@ -217,6 +217,30 @@ def test_on_a_gpu_what_has_a_deterministic_form_takes_it_and_the_process_is_as_b
         assert seen() == before, "on a CPU nothing of it is needed"
 
 
+def test_a_job_on_a_cpu_does_not_import_the_compiler():
+    script = """
+import sys
+from datadiet.numerics import Numerics, as_before
+with as_before():
+    Numerics().apply()
+print("torch._inductor" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    assert ended.stdout == "False\n", ended.stderr
+
+
+def test_a_gpu_that_nobody_uses_yet_is_seeded_afterwards_as_the_cpu_is(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    state = torch.get_rng_state()
+    torch.manual_seed(123)
+    with numerics.as_before():
+        torch.manual_seed(7)
+    assert seeds[-1] == 123
+    torch.set_rng_state(state)
+
+
 def test_training_and_scoring_have_their_own_precision():
     half = Numerics(precision="bfloat16")
     a = torch.ones(2, 2)

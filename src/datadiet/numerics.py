@@ -93,14 +93,18 @@ def as_before() -> Iterator[None]:
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     attention = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
-    # To ask a GPU that nobody uses for its random state would start it.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    # To ask a GPU that nobody uses for its random state would start it; it is seeded as the CPU is.
+    started = torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count()) if started else []
     try:
         with _precision_kept(), torch.random.fork_rng(devices=devices):
             yield
     finally:
+        if not started and torch.cuda.is_available():
+            torch.cuda.manual_seed_all(torch.initial_seed())
         cudnn.benchmark, cudnn.deterministic = flags
-        torch.use_deterministic_algorithms(strict, warn_only=warn)
+        if torch.are_deterministic_algorithms_enabled() != strict:  # to set it imports the compiler, a second's work
+            torch.use_deterministic_algorithms(strict, warn_only=warn)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         torch.backends.cuda.enable_flash_sdp(attention[0])
         torch.backends.cuda.enable_mem_efficient_sdp(attention[1])

@@ -14,6 +14,7 @@ from tiny_flows import RECIPE, setup, tiny
 import datadiet as dd
 from datadiet.models import MODELS
 from datadiet.scores import SCORES
+from datadiet.store import read_json, write_json
 
 NET = """
 from torch import nn
@@ -138,6 +139,36 @@ def test_a_score_whose_code_changed_is_taken_again_without_training(
     assert stretches == [], "the checkpoint is there"
     assert after.tolist() == (2 * before).tolist()
     assert dd.load_table(place / "out").mean("of-mine").tolist() == after.tolist()
+
+
+def test_runs_of_two_versions_of_a_score_do_not_stand_in_one_table(place: Path) -> None:
+    file, out = place / "score_of_mine.py", place / "out"
+    file.write_text(SCORE)
+    importlib.import_module("score_of_mine")
+    options = {"recipe": RECIPE, "scores": ["of-mine", "el2n"], "setup": setup(place / "store"), "out": out}
+    dd.score(tiny(), runs=3, at=["1ep", "2ep"], **options)
+    file.write_text(SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
+    forget()
+    importlib.import_module("score_of_mine")
+    dd.score(tiny(), runs=2, at="1ep", **options)
+    table = dd.load_table(out)
+    # Of the old version nothing is left; what did not change is still there.
+    assert {key: len(parts) for key, parts in table.shards.items()} == {
+        ("el2n", 7): 3, ("el2n", 14): 3, ("of-mine", 7): 2
+    }  # fmt: skip
+    again = dd.score(tiny(), runs=3, at=["1ep", "2ep"], **options)
+    assert dd.load_table(out).mean("of-mine", "2ep").tolist() == again.mean("of-mine", "2ep").tolist()
+
+
+def test_what_was_noted_of_code_in_another_way_is_noted_anew(place: Path) -> None:
+    score(place, "net_of_mine:make", out=place / "out")
+    (note,) = (place / "store" / "models").iterdir()
+    content = read_json(note)
+    write_json(note, {key: value for key, value in content.items() if key != "scheme"} | {"code": "of before"})
+    manifest = read_json(place / "out" / "manifest.json")
+    write_json(place / "out" / "manifest.json", {key: value for key, value in manifest.items() if key != "code"})
+    score(place, "net_of_mine:make", out=place / "out")
+    assert read_json(note) == content
 
 
 def test_a_score_that_follows_training_begins_anew_when_its_code_changed(

@@ -97,29 +97,46 @@ def test_inputs_of_several_arrays_go_the_whole_way(tmp_path: Path):
 SCRIPT = """
 import sys
 import datadiet as dd
+from datadiet.models import MODELS
 from datadiet.scores import score
+from torch import nn
 
 @score("margin", needs="logits", harder="lower")
 def margin(logits, labels):
     own = logits.gather(1, labels[:, None])[:, 0]
     return own - logits.scatter(1, labels[:, None], float("-inf")).amax(1)
 
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(36, 3)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+def net(input_shape, classes):
+    return Net()
+
+MODELS.register("net", net)
+
 if __name__ == "__main__":
-    recipe = {"model": "mlp", "model_args": {"hidden": [4]}}
+    import logging
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    recipe = {"model": "net", "batch_size": 16}
     table = dd.score(sys.argv[1], scores=["margin"], runs=2, at="1ep", recipe=recipe,
                      setup=dd.Setup(store=sys.argv[2], engine="processes", workers=2, threads=1))
     print(table.mean("margin").shape)
 """
 
 
-def test_a_score_that_a_script_registers_reaches_the_workers(tmp_path: Path):
+def test_a_score_and_a_network_that_a_script_registers_reach_the_workers_and_are_the_same_there(tmp_path: Path):
     (tmp_path / "mine.py").write_text(SCRIPT)
     (x, y), (x_test, y_test) = arrays()
     np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
-    done = subprocess.run(
-        [sys.executable, "mine.py", "tiny.npz", "runs"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.stdout.strip() == "(120,)", done.stderr
+    command = [sys.executable, "mine.py", "tiny.npz", "runs"]
+    for said in ([], ["2 of 2 runs are in runs already, nothing to train"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.stdout.splitlines() == [*said, "(120,)"], done.stderr
 
 
 class Restless(nn.Module):
@@ -163,6 +180,14 @@ def test_ranking_by_what_some_examples_will_not_have_is_refused_before_anything_
     undefined = np.isnan(dd.score(tiny(), at="1ep", **common).mean("forgetting")).sum()
     assert undefined == 120 % 16
     assert str(caught.value).startswith(f"--at: {undefined} examples")
+
+
+def test_a_score_that_needs_two_visits_is_not_ranked_by_after_one(tmp_path: Path, stretches: list[tuple[int, int]]):
+    common = {"recipe": RECIPE, "scores": ["dyn_unc"], "runs": 8, "keeps": [0.5], "setup": setup(tmp_path / "store")}
+    with pytest.raises(dd.DatadietError, match="120 examples will have no dyn_unc at step 7"):
+        dd.run(tiny(), at="1ep", out=tmp_path / "out", **common)
+    plan_run(tiny(), at="3ep", out=tmp_path / "out", **common)
+    assert stretches == []
 
 
 def test_a_run_of_the_main_job_may_keep_a_third_and_tune_it(tmp_path: Path):

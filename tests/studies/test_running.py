@@ -153,6 +153,18 @@ if __name__ == "__main__":
 """ % (LONG,)  # noqa: UP031
 
 
+def test_what_is_recorded_of_a_tuned_window_is_what_was_trained_the_first_time_as_the_second(tmp_path: Path) -> None:
+    records = []
+    for _ in range(2):
+        result = run("sliding-window", tmp_path)
+        records.append(read_json(result.folder / "study.json")["stages"])
+    assert records[0] == records[1]
+    known = {path.parent.name for path in (tmp_path / "store").glob("??/*/run.json")}
+    named = {name for stage in records[0] for name in stage["run_names"]}
+    assert named <= known
+    assert any(stage["stage"] == "tuning, windows" for stage in records[0])
+
+
 def test_killed_and_run_again_the_numbers_and_figures_are_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     words = [sys.executable, tmp_path / "script.py", Path(__file__).parent, tmp_path / "killed"]

@@ -58,16 +58,17 @@ class Order:
             None if self._flips is None else self._flips[start:stop],
         )
 
-    def visited(self, steps: int) -> np.ndarray:
-        """The rows that `steps` steps take, each once, ascending."""
-        seen: set[int] = set()
+    def visited(self, steps: int, times: int = 1) -> np.ndarray:
+        """The rows that `steps` steps take at least so many times, ascending."""
+        rows = np.sort(self.indices)
+        count = np.zeros(len(rows), np.int64)
         passes, rest = divmod(steps, self.steps_per_pass)
         for number in range(passes + (rest > 0)):
-            if len(seen) == len(self.indices):
+            if count.min() >= times:
                 break
             used = (self.steps_per_pass if number < passes else rest) * self.batch_size
-            seen.update(self._pass_of(number)[:used].tolist())
-        return np.array(sorted(seen), np.int64)
+            count[np.searchsorted(rows, self._pass_of(number)[:used])] += 1
+        return rows[count >= times]
 
     def _pass_of(self, number: int) -> np.ndarray:
         return self.indices[stream(*self.stream_of, "order", number).permutation(len(self.indices))]

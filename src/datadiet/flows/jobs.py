@@ -29,13 +29,13 @@ from datadiet.flows.tasks import (
     Measure,
     RunResult,
     RunTask,
-    code_of_score,
     columns,
     evaluation_key,
     folder_of,
     missing_evaluations,
     missing_marks,
     missing_measures,
+    shard_meta,
     split_of,
 )
 from datadiet.numerics import Numerics, as_before
@@ -243,7 +243,7 @@ class _Work:
         codes = point.meta.get("codes", {})
         return all(
             any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors)
-            and codes.get(name) == code_of_score(name)
+            and codes.get(name) == self.task.codes.get(name)
             for name in needed
         )
 
@@ -263,7 +263,7 @@ class _Work:
         kept = {
             name: a
             for name, a in self.watch.accumulators.items()
-            if any(k.startswith(f"{name}/") for k in seen) and codes.get(name) == code_of_score(name)
+            if any(k.startswith(f"{name}/") for k in seen) and codes.get(name) == self.task.codes.get(name)
         }
         self.watch.accumulators = kept
         self.watch.load(seen)
@@ -272,8 +272,7 @@ class _Work:
 
     @property
     def _meta(self) -> dict[str, Any]:
-        codes = {name: code_of_score(name) for name in self.watch.accumulators}
-        theirs = {name: code for name, code in codes.items() if code is not None}
+        theirs = {name: code for name, code in self.task.codes.items() if name in self.watch.accumulators}
         return {"numerics": self.task.numerics.to_json(), **({"codes": theirs} if theirs else {})}
 
     def _state(self) -> dict[str, torch.Tensor]:
@@ -325,11 +324,9 @@ class _Work:
                 found[name] = self._finite(
                     _by_model(entry.compute, self.model, self.batches, self.task.numerics), f"values of {name}"
                 )
-        meta = {"fingerprint": str(self.data.train.fingerprint), "numerics": self.task.numerics.to_json()}
-        codes = {column: code_of_score(name) for name in names for column in columns([name])}
+        metas = {column: shard_meta(self.task, name, self.data) for name in names for column in columns([name])}
         for name, values in found.items():
-            own = meta if codes[name] is None else {**meta, "code": codes[name]}
-            self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), own)
+            self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), metas[name])
             self.taken += 1
 
     def _evaluate(self, split: str) -> None:

@@ -15,7 +15,7 @@ from datadiet.dynamics.connectivity import pairs
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.plan import Setup
 from datadiet.flows.spawning import RESULT, families, grow
-from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.flows.tasks import RunTask, folder_of, has_score, shard_meta
 from datadiet.scores import SCORES
 
 CHILDREN = 3
@@ -32,7 +32,7 @@ def spawned_tasks(
     """The children's tasks that such scores would need, for an estimate of their cost."""
     missing = [
         mark for mark in marks for name in spawned_scores(names)
-        if not all(folder_of(task).has_shard(name, mark) for _, task in tasks)
+        if not all(has_score(task, folder_of(task), name, mark) for _, task in tasks)
     ]  # fmt: skip
     if not missing:
         return []
@@ -48,7 +48,8 @@ def take_spawned(
 ) -> None:  # fmt: skip
     """Make the shards of such a score, where they are missing, from children of each task's run."""
     missing = {
-        mark: [(label, task) for label, task in tasks if not folder_of(task).has_shard(name, mark)] for mark in marks
+        mark: [(label, task) for label, task in tasks if not has_score(task, folder_of(task), name, mark)]
+        for mark in marks
     }
     for mark, parents in missing.items():
         if not parents:
@@ -66,6 +67,5 @@ def take_spawned(
                 torch.from_numpy(found["loss"]), torch.from_numpy(found["between"][:, 0]), pairs(CHILDREN)
             )
             folder = folder_of(parent)
-            meta = {"fingerprint": str(data.train.fingerprint), "numerics": parent.numerics.to_json()}
             with folder.lock():
-                folder.save_shard(name, mark, values.numpy(), meta)
+                folder.save_shard(name, mark, values.numpy(), shard_meta(parent, name, data))

@@ -26,6 +26,7 @@ from datadiet.training.presets import PRESETS, Preset
 from datadiet.training.recipe import Recipe, read_settings
 
 DEFAULT_STORE = "datadiet-runs"
+CODE_SCHEME = 2  # of what identifies code, which `source.code_of` says
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,10 @@ def check_code(recipe: Recipe, network: Network, store: Store) -> None:
     if network.weights is None:
         return
     file = store.root / "models" / f"{digest(recipe.model):016x}-{network.weights}.json"
-    if not file.exists():
-        write_json(file, {"model": recipe.model, "code": network.code})
-    elif read_json(file)["code"] != network.code:
+    found = read_json(file) if file.exists() else {}
+    if found.get("scheme") != CODE_SCHEME:  # noted in another way, which cannot be compared
+        write_json(file, {"model": recipe.model, "code": network.code, "scheme": CODE_SCHEME})
+    elif found["code"] != network.code:
         raise DatadietError(
             f"the code of {recipe.model} changed since its runs in this store were made",
             where=store.root,

@@ -33,7 +33,7 @@ from datadiet.flows.plan import (
 )
 from datadiet.flows.sanity import sanity
 from datadiet.flows.shared import DataCard
-from datadiet.flows.tasks import RunTask, columns, defined_at, folder_of, functions_of
+from datadiet.flows.tasks import RunTask, codes_of_scores, columns, defined_at, folder_of, functions_of
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.scores.export import SCHEMA, shard_path
@@ -107,7 +107,7 @@ def plan_score(
         raise DatadietError("token inputs have no norm", where="--score", fix="leave input_norm out")
     network = inspect(chosen, data)
     numerics = environment(chosen, data, network, setup)
-    card = DataCard.of(data)
+    card, codes = DataCard.of(data), codes_of_scores()
     tasks = []
     for run in range(runs):
         spec = RunSpec(
@@ -131,6 +131,7 @@ def plan_score(
             keep=tuple(marks) if spawned_scores(names) else (),
             resume_every=setup.resume_every,
             needs=functions_of(chosen.model, names),
+            codes=codes,
         )
         tasks.append((f"scoring run {run}", task))
     return ScorePlan(data, chosen, names, marks, runs, seed, network, numerics, setup, tasks)
@@ -138,18 +139,19 @@ def plan_score(
 
 def check_ranking(plan: ScorePlan, by: str, step: int, *, where: str = "--at") -> None:
     """Refuse to rank by a score that some examples will not have at a step, since no run will have visited them."""
-    if SCORES.get(by).needs != "trajectory":
+    entry = SCORES.get(by)
+    if entry.needs != "trajectory":
         return
     left = np.arange(len(plan.data))
     for _, task in plan.tasks:
         order = Order(np.arange(len(plan.data)), plan.recipe.batch_size, task.spec.stream)
-        left = np.setdiff1d(left, order.visited(step), assume_unique=True)
+        left = np.setdiff1d(left, order.visited(step, entry.visits), assume_unique=True)
         if not len(left):
             return
     raise DatadietError(
         f"{len(left)} examples will have no {by} at step {step}, the first is row {left[0]}",
         where=where,
-        fix="take the score later, when every example has been visited, or with more runs",
+        fix="take the score later, when every example has been visited often enough, or with more runs",
     )
 
 
@@ -241,7 +243,8 @@ def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
         return {}
     manifest = read_json(file, schema=SCHEMA)
     mine = _identity(plan)
-    differ = [key for key in IDENTITY if manifest.get(key) != mine[key]]
+    # A folder of before the code was noted says nothing of it.
+    differ = [key for key in IDENTITY if manifest.get(key) != mine[key] and (key in manifest or key != "code")]
     if manifest.get("what") != "scores" or differ:
         raise DatadietError(
             f"holds another job's results (other {', '.join(differ) or 'kind'})",
@@ -342,7 +345,15 @@ def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str
         arrays["rows"] = data.rows
     write_tensors(folder / "examples.safetensors", arrays, {"fingerprint": data.fingerprint})
     manifest = dict(table.provenance)
-    known = {(name, step): runs for name, step, runs in before.get("columns", [])}
+    # Runs and steps that were taken by another version of a score's code do not stand beside those of this one.
+    codes = {column: code for name, code in plan.tasks[0][1].codes.items() for column in columns([name])}
+    taken, asked = before.get("codes", {}), {name for name, _ in plan.asked}
+    known = {
+        (name, step): runs
+        for name, step, runs in before.get("columns", [])
+        if name not in asked or taken.get(name) == codes.get(name)
+    }
+    manifest["codes"] = {**taken, **{name: codes[name] for name in asked if name in codes}}
     for name, step, runs in manifest["columns"]:
         known[(name, step)] = max(runs, known.get((name, step), 0))
     manifest["columns"] = [[name, step, runs] for (name, step), runs in sorted(known.items())]

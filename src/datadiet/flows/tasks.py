@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +59,7 @@ class RunTask:
         wait: whether to wait for another process that works on this run, or to return at once.
         resume_every: seconds of training between two resume points.
         needs: functions of others that the run uses; a worker that unpickles them imports what registers them.
+        codes: what identifies the code of others' scores, by name.
     """
 
     spec: RunSpec
@@ -77,6 +77,7 @@ class RunTask:
     resume_every: float = RESUME_EVERY
     needs: tuple[Any, ...] = ()
     mask: Mask | None = None
+    codes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,25 @@ def functions_of(model: str, scores: Sequence[str] = ()) -> tuple[Any, ...]:
     return tuple(f for f in used if not is_ours(f))
 
 
-def code_of_score(name: str) -> str | None:
-    """What identifies the code of a user's own score; None for the library's."""
-    return _code(SCORES.get(name).compute)
+def codes_of_scores() -> dict[str, str]:
+    """What identifies the code of every registered score that is not the library's, by name."""
+    theirs = {name: code_of([entry.compute]) for name, entry in SCORES.items() if not is_ours(entry.compute)}
+    return {name: code for name, code in theirs.items() if code is not None}
 
 
-@cache
-def _code(function: Any) -> str | None:
-    return None if is_ours(function) else code_of([function])
-
-
-def has_score(folder: RunFolder, name: str, step: int) -> bool:
+def has_score(task: RunTask, folder: RunFolder, name: str, step: int) -> bool:
     """Whether a score's shards are there and whole, and of its code as it is now."""
     for column in columns([name]):
         found = folder.load_shard(column, step)
-        if found is None or found[1].get("code") != code_of_score(name):
+        if found is None or found[1].get("code") != task.codes.get(name):
             return False
     return True
+
+
+def shard_meta(task: RunTask, name: str, data: Dataset) -> dict[str, Any]:
+    """What is written with a score's values: what they are of, and under what they were computed."""
+    meta = {"fingerprint": str(data.train.fingerprint), "numerics": task.numerics.to_json()}
+    return {**meta, "code": task.codes[name]} if name in task.codes else meta
 
 
 def folder_of(task: RunTask) -> RunFolder:
@@ -140,7 +143,7 @@ def missing_marks(task: RunTask, folder: RunFolder) -> dict[int, list[str]]:
     """For each mark the scores of which a shard is missing or damaged."""
     out: dict[int, list[str]] = {}
     for mark in task.marks:
-        names = [name for name in defined_at(task.scores, mark) if not has_score(folder, name, mark)]
+        names = [name for name in defined_at(task.scores, mark) if not has_score(task, folder, name, mark)]
         if names:
             out[mark] = names
     return out

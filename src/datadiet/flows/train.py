@@ -57,6 +57,7 @@ def execute_train(
     writable_folder(folder)
     result = execute_compare(plan, on_progress=on_progress)
     result = replace(result, provenance={**result.provenance, **what})
+    write_json(folder / "comparison.json", result.to_json())  # first: it says whose weights these are
     files = []
     for run, (_, task) in enumerate(plan.tasks):
         point = folder_of(task).load_checkpoint(plan.until)
@@ -67,7 +68,6 @@ def execute_train(
         meta = {"what": "weights", "step": plan.until, "name": task.spec.name, **about, **what}
         write_tensors(file, part(point.tensors, "model/"), meta)
         files.append(file)
-    write_json(folder / "comparison.json", result.to_json())
     return result, files
 
 

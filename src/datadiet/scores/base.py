@@ -26,6 +26,7 @@ class Score:
             always means hardest.
         doc: one line.
         columns: further columns that an accumulator's result has beside the score itself.
+        visits: how often training must have seen an example before an accumulator has a value for it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Score:
     harder: Literal["higher", "lower"]
     doc: str
     columns: tuple[str, ...] = ()
+    visits: int = 1
 
     @property
     def sign(self) -> int:
@@ -45,13 +47,17 @@ SCORES: Registry[Score] = Registry("score")
 
 
 def score(
-    name: str, needs: Needs, harder: Literal["higher", "lower"] = "higher", columns: tuple[str, ...] = ()
+    name: str,
+    needs: Needs,
+    harder: Literal["higher", "lower"] = "higher",
+    columns: tuple[str, ...] = (),
+    visits: int = 1,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a score; its docstring's first line is the score's."""
 
     def add(compute: Callable[..., Any]) -> Callable[..., Any]:
         doc = (compute.__doc__ or "").strip().splitlines()[0] if compute.__doc__ else ""
-        SCORES.register(name, Score(name, needs, compute, harder, doc, columns))
+        SCORES.register(name, Score(name, needs, compute, harder, doc, columns, visits))
         return compute
 
     return add

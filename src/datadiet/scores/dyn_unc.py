@@ -78,7 +78,7 @@ class DynamicUncertainty:
             value.copy_(state[key])
 
 
-@score("dyn_unc", needs="trajectory")
+@score("dyn_unc", needs="trajectory", visits=2)
 def dyn_unc(n: int, device: torch.device | str = "cpu", task: Task = classification) -> DynamicUncertainty:
     """Dyn-Unc: the spread of the label's probability within 10 visits, averaged (train mode, augmented)."""
     return DynamicUncertainty(n, device, task)

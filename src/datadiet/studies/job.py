@@ -132,7 +132,7 @@ class StudyJob:
         )
         key = (plan.data.fingerprint, tuple(plan.asked), tuple(task.spec.name for _, task in plan.tasks))
         if key not in self._tables:
-            for stage, one in plan.stages():
+            for stage, one in plan.stages() if self.rehearsal else [("scoring", plan)]:
                 self.add(stage, one)
             self._tables[key] = rehearsed_scores(plan) if self.rehearsal else self._scored(plan)
         return self._tables[key]
@@ -199,9 +199,10 @@ class StudyJob:
             seed=self.seed,
             setup=self.setup,
         )
-        done = [self.add(stage, one) for stage, one in plan.stages(table)]
-        if not self.rehearsal or all(done):
-            return execute_tune(plan, table, self.on_progress)
+        made = None if self.rehearsal else execute_tune(plan, table, self.on_progress)
+        done = [self.add(stage, one) for stage, one in plan.stages(table)]  # what was made is known by now
+        if made is not None or all(done):
+            return made or execute_tune(plan, table)
         first = plan.grid[0]
         return Tuned(*first, (), plan.validation, plan.choice(table, *first), None)
 
