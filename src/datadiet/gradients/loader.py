@@ -38,12 +38,12 @@ def grand_loader(
     for number, batch in enumerate(_in_order(loader)):
         inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
         inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))
-        found.append(tree_map(lambda t: t.cpu(), grand(model, inputs, labels, **options)))
+        found.append(grand(model, inputs, labels, **options))
     if not found:
         return torch.zeros(0)
     if isinstance(found[0], dict):
-        return {name: torch.cat([f[name] for f in found]) for name in found[0]}
-    return torch.cat(found)
+        return {name: torch.cat([f[name] for f in found]).cpu() for name in found[0]}
+    return torch.cat(found).cpu()
 
 
 def _in_order(loader: Iterable[Any]) -> Iterable[Any]:
