@@ -151,14 +151,14 @@ def test_a_dry_run_of_the_main_job_counts_the_tuned_window_and_children_too(
 
     # Full data and random are tested once, whoever asks; six offsets fit beside a half.
     assert jobs() == {
-        "scoring": (2, 2), "children": (6, 6), "retraining": (3, 3), "tuning, scoring": (2, 2),
-        "tuning, windows": (24, 24), "tuning, test": (1, 1),
+        "scoring": (2, 2), "children": (6, 6), "retraining": (3, 3), "scoring, cut": (2, 2),
+        "windows": (24, 24), "tuned window": (1, 1),
     }  # fmt: skip
     ok(*words)
     left = jobs()
     assert left.pop("retraining") == (3, 0)
     assert all(new == 0 for _, new in left.values())
-    assert {"scoring", "tuning, scoring", "tuning, windows"} <= left.keys()
+    assert {"scoring", "scoring, cut", "windows"} <= left.keys()
 
 
 @pytest.mark.usefixtures("untrained")

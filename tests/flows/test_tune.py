@@ -135,7 +135,7 @@ def test_the_plan_counts_every_run_and_trains_none(tmp_path: Path, table: dd.Sco
             for stage, one in plan.stages(table)
         }
 
-    fresh = {"tuning, scoring": (2, 2), "tuning, windows": (6, 6), "tuning, test": (9, 9)}
+    fresh = {"scoring, cut": (2, 2), "windows": (6, 6), "tuned window": (9, 9)}
     assert counted() == fresh
     assert set(store.runs()) == before
     tune.execute_tune(plan, table)

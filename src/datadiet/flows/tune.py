@@ -112,9 +112,9 @@ class TunePlan:
             judging = self.judging(rehearsed_scores(self.scoring))
             chosen = self.best(results(judging)) if all_done(judging) else self.grid[len(self.grid) // 2]
             testing = self.testing(self.choice(table, *chosen), *chosen)
-        out: list[tuple[str, Plan]] = [(f"tuning, {stage}", one) for stage, one in self.scoring.stages()]
-        out.append(("tuning, windows", judging))
-        return out if testing is None else [*out, ("tuning, test", testing)]
+        out: list[tuple[str, Plan]] = [(f"{stage}, cut", one) for stage, one in self.scoring.stages()]
+        out.append(("windows", judging))
+        return out if testing is None else [*out, ("tuned window", testing)]
 
     def _window(self, table: ScoreTable, keep: float, offset: float, at: str | None = None) -> Subset:
         return select(
