@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,28 @@ def quit_process(context: Context) -> None:
 
 def unpicklable_result(context: Context) -> object:
     return lambda: None
+
+
+class Stays:
+    """Crosses to a process as far as its bytes; whoever unpacks them fails."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return refuse, (self.kind,)
+
+
+def refuse(kind: type[Exception]) -> None:
+    raise kind("not here")
+
+
+def give(context: Context, kind: type[Exception]) -> object:
+    return Stays(kind)
+
+
+def last(context: Context, *, of: list[Any]) -> Any:
+    return of[-1]
 
 
 def total(context: Context, fingerprint: str) -> tuple[float, bool]:

@@ -8,7 +8,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import engine_jobs as work
 import numpy as np
@@ -17,6 +20,7 @@ import torch
 
 from datadiet.engines import ENGINES, Engine, Inline, Job, Processes, Progress, make
 from datadiet.engines.job import as_bug
+from datadiet.engines.spawn import uses_main
 from datadiet.errors import DatadietError, Diverged, Interrupted
 
 
@@ -235,6 +239,84 @@ def test_what_cannot_cross_to_a_process_is_said(pool: Processes) -> None:
     assert "run 1: cannot be sent to another process" in str(found["there"].error)
     assert "back: failed with" in str(found["back"].error)
     assert found["good"].value == 9
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, EOFError])
+def test_what_cannot_be_unpacked_fails_its_job_only(kind: type[Exception]) -> None:
+    with Processes(1) as one:
+        found = outcomes(
+            one,
+            Job("there", work.last, {"of": [work.Stays(kind)]}, label="run 1"),
+            Job("back", work.give, {"kind": kind}, label="run 2"),
+            Job("unsent", lambda context: 1, label="run 3"),
+            Job("good", work.my_pid),
+        )
+        assert [str(found[key].error).partition(";")[0] for key in ("there", "back")] == [
+            f"{run}: failed with {kind.__name__}: not here" for run in ("run 1", "run 2")
+        ]
+        assert "run 3: cannot be sent" in str(found["unsent"].error)
+        # None of them has cost the worker its life, and no value of one is taken for another's.
+        (again,) = one.run([Job("again", work.my_pid)])
+        assert again.value == found["good"].value
+
+
+def test_what_is_larger_than_a_pipe_holds_crosses_both_ways(pool: Processes) -> None:
+    arrays = [np.random.default_rng(n).standard_normal(500_000) for n in range(6)]
+    found = outcomes(pool, *(Job(str(n), work.last, {"of": [array]}) for n, array in enumerate(arrays)))
+    for n, array in enumerate(arrays):
+        np.testing.assert_array_equal(found[str(n)].value, array)
+
+
+def of_main(kind: Any) -> Any:
+    kind.__module__ = "__main__"
+    return kind
+
+
+@of_main
+class Mine:
+    def method(self) -> None: ...
+
+
+@of_main
+def mine() -> None: ...
+
+
+class Slots:
+    __slots__ = ("a", "unset")
+
+    def __init__(self, a: Any) -> None:
+        self.a = a
+
+
+@dataclass
+class Holds:
+    a: Any
+    b: Any = None
+
+
+RING: list[Any] = [1, "two", np.ones(3), torch.nn.Linear(2, 2), Slots(None), {"k": (work.square,)}]
+RING.append(RING)
+
+
+@pytest.mark.parametrize(
+    ("value", "used"),
+    [
+        (mine, True),
+        (Mine, True),
+        (Mine(), True),
+        (Mine().method, True),
+        ([{"a": (1, {Mine})}], True),
+        ({Mine: 1}, True),
+        (Holds(Holds(1, Slots(mine))), True),
+        (partial(work.square, value=Mine()), True),
+        (partial(mine), True),
+        (partial(work.square, None, value=3), False),
+        (Holds(work.square, [np.float32(1), "__main__"]), False),
+        (RING, False),
+    ],
+)
+def test_what_draws_on_the_main_program_is_found_wherever_it_is(value: Any, used: bool) -> None:
+    assert uses_main(value) is used
 
 
 def test_workers_start_with_the_planned_threads_and_our_environment_stays(

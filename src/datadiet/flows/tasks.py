@@ -26,7 +26,7 @@ class Measure(Protocol):
     """What is taken of a run's network at a step, beside scores: named arrays, kept with the run.
 
     `key` names the result in the store and tells all that decides it. `take` gets the run as it is at that step, in a
-    job (`flows.jobs.Seen`); it is pickled with its task.
+    job (`flows.jobs.Seen`); it is sent with its task.
     """
 
     @property
