@@ -84,6 +84,13 @@ def forget() -> None:
     importlib.invalidate_caches()
 
 
+def version(place: Path, text: str) -> None:
+    """The score's file as it is now, in a process that has seen no other."""
+    (place / "score_of_mine.py").write_text(text)
+    forget()
+    importlib.import_module("score_of_mine")
+
+
 def score(place: Path, model: str, store: str = "store", **more: Any) -> dd.ScoreTable:
     recipe = {key: value for key, value in RECIPE.items() if key != "model_args"} | {"model": model}
     given = {"scores": ["el2n"], "runs": 1, "at": "1ep", **more}
@@ -126,14 +133,10 @@ def test_a_network_whose_code_changed_is_refused_wherever_the_change_is(
 def test_a_score_whose_code_changed_is_taken_again_without_training(
     place: Path, stretches: list[tuple[int, int]]
 ) -> None:
-    file = place / "score_of_mine.py"
-    file.write_text(SCORE)
-    importlib.import_module("score_of_mine")
+    version(place, SCORE)
     options = {"recipe": RECIPE, "scores": ["of-mine"], "runs": 1, "at": "2ep", "setup": setup(place / "store")}
     before = dd.score(tiny(), **options, out=place / "out").mean("of-mine")
-    file.write_text(SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
-    forget()
-    importlib.import_module("score_of_mine")
+    version(place, SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
     stretches.clear()
     after = dd.score(tiny(), **options, out=place / "out").mean("of-mine")
     assert stretches == [], "the checkpoint is there"
@@ -142,14 +145,11 @@ def test_a_score_whose_code_changed_is_taken_again_without_training(
 
 
 def test_runs_of_two_versions_of_a_score_do_not_stand_in_one_table(place: Path) -> None:
-    file, out = place / "score_of_mine.py", place / "out"
-    file.write_text(SCORE)
-    importlib.import_module("score_of_mine")
+    out = place / "out"
+    version(place, SCORE)
     options = {"recipe": RECIPE, "scores": ["of-mine", "el2n"], "setup": setup(place / "store"), "out": out}
     dd.score(tiny(), runs=3, at=["1ep", "2ep"], **options)
-    file.write_text(SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
-    forget()
-    importlib.import_module("score_of_mine")
+    version(place, SCORE.replace("return logits[:, 0]", "return 2 * logits[:, 0]"))
     dd.score(tiny(), runs=2, at="1ep", **options)
     table = dd.load_table(out)
     # Of the old version nothing is left; what did not change is still there.
@@ -174,14 +174,10 @@ def test_what_was_noted_of_code_in_another_way_is_noted_anew(place: Path) -> Non
 def test_a_score_that_follows_training_begins_anew_when_its_code_changed(
     place: Path, stretches: list[tuple[int, int]]
 ) -> None:
-    file = place / "score_of_mine.py"
-    file.write_text(FOLLOWED)
-    importlib.import_module("score_of_mine")
+    version(place, FOLLOWED)
     options = {"recipe": RECIPE, "runs": 1, "setup": setup(place / "store")}
     before = dd.score(tiny(), scores=["of-mine"], at="2ep", **options).mean("of-mine")
-    file.write_text(FOLLOWED.replace("+= 1", "+= 3"))
-    forget()
-    importlib.import_module("score_of_mine")
+    version(place, FOLLOWED.replace("+= 1", "+= 3"))
     # What is saved on the way, while nobody asks for it, is not taken for a whole trajectory either.
     dd.score(tiny(), scores=["el2n"], at="3ep", **options)
     stretches.clear()
