@@ -190,6 +190,33 @@ def test_a_score_that_needs_two_visits_is_not_ranked_by_after_one(tmp_path: Path
     assert stretches == []
 
 
+def test_the_main_job_balances_its_subsets_and_its_windows(tmp_path: Path):
+    data = tiny()
+    options = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store"), "out": tmp_path}
+    done = dd.run(data, at="1ep", keeps=[0.25], balanced=True, tune=True, retrain_runs=1, **options)
+    assert list(done.subsets) == [f"el2n balanced {policy} 25%" for policy in ("hardest", "easiest", "window")]
+    assert done.tuned is not None
+    for subset in (*done.subsets.values(), done.tuned.subset):
+        assert np.bincount(data.labels[np.asarray(subset)]).tolist() == [10, 10, 10]
+    assert {row.name for row in done.comparison.rows} >= set(done.subsets)
+
+
+@pytest.mark.parametrize("tune", [False, True])
+def test_a_class_too_small_to_be_balanced_is_refused_before_anything_is_trained(
+    tune: bool, tmp_path: Path, stretches: list[tuple[int, int]]
+):
+    (x, y), test = arrays()
+    few = np.flatnonzero((y > 0) | (np.arange(120) < 30))  # 10 of class 0, 40 of the others
+    data = dd.load(((x[few], y[few]), test), name="few")
+    assert np.bincount(data.labels).tolist() == [10, 40, 40]
+    options = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store"), "out": tmp_path}
+    with pytest.raises(dd.DatadietError, match="class 0 has 10 examples, and balanced classes need 15 of it"):
+        dd.run(data, at="1ep", keeps=[0.5], balanced=True, tune=tune, **options)
+    with pytest.raises(dd.DatadietError, match="no class-balanced form"):
+        dd.run(data, at="1ep", keeps=[0.25], policies=["stratified"], balanced=True, tune=tune, **options)
+    assert stretches == []
+
+
 def test_a_run_of_the_main_job_may_keep_a_third_and_tune_it(tmp_path: Path):
     common = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store")}
     plan = plan_run(tiny(), at="1ep", keeps=[1 / 3], tune=True, out=tmp_path / "out", **common)

@@ -61,6 +61,7 @@ At = Annotated[
 ]
 Scores = Annotated[list[str] | None, typer.Option("--score", help="A score to take. Repeatable.", metavar="NAME")]
 Runs = Annotated[int | None, typer.Option("--runs", help="Independent runs that are averaged.")]
+Balanced = Annotated[bool, typer.Option("--balanced", help="The same number from each class.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all random streams of the runs.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", help="The folder for results.")]
 Store = Annotated[

@@ -20,6 +20,7 @@ def command(
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="A policy beside random. Repeatable.", metavar="NAME")
     ] = None,
+    balanced: o.Balanced = False,
     by: Annotated[str | None, typer.Option("--by", help="The score that selects; default the first.")] = None,
     tune: Annotated[bool, typer.Option("--tune", help="Also choose a window on a validation split.")] = False,
     retrain_runs: Annotated[int, typer.Option("--retrain-runs", help="Retraining runs of each subset.")] = 4,
@@ -56,6 +57,7 @@ def command(
             by=by,
             keeps=keep,
             policies=policy or POLICIES,
+            balanced=balanced,
             retrain_runs=retrain_runs,
             tune=tune,
             out=out or o.folder_for(data),

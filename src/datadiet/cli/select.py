@@ -40,7 +40,7 @@ def command(
         typer.Option("--offset", help="Of a window: the lowest part left out; with --tune repeatable."),
     ] = None,
     at: Annotated[str | None, typer.Option("--at", help="The step; default the last.", metavar="STEP")] = None,
-    balanced: Annotated[bool, typer.Option("--balanced", help="The same number from each class.")] = False,
+    balanced: o.Balanced = False,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", help="Another option of the policy. Repeatable.", metavar="NAME=VALUE"),

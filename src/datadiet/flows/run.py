@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from datadiet.flows.compare import (
 )
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, defaults_for
-from datadiet.flows.rehearsal import quiet, rehearsed_scores
+from datadiet.flows.rehearsal import made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
@@ -78,13 +78,14 @@ class RunPlan:
     at: int
     keeps: tuple[float, ...]
     policies: tuple[str, ...]
+    balanced: bool
     retrain_runs: int
     tuning: TunePlan | None
     out: Path
 
     @property
     def subset_names(self) -> list[str]:
-        return [subset_name(self.by, policy, keep) for keep in self.keeps for policy in self.policies]
+        return [subset_name(self.by, policy, keep, self.balanced) for keep in self.keeps for policy in self.policies]
 
     def stages(self) -> list[tuple[str, Plan]]:
         """What will be trained, with made-up subsets where the scores are not there yet."""
@@ -95,8 +96,8 @@ class RunPlan:
         return [*self.scoring.stages(), ("retraining", comparison), *tuning]
 
 
-def subset_name(by: str, policy: str, keep: float) -> str:
-    return f"{by} {policy} {percent(keep)}"
+def subset_name(by: str, policy: str, keep: float, balanced: bool = False) -> str:
+    return f"{by} {'balanced ' if balanced else ''}{policy} {percent(keep)}"
 
 
 def plan_run(
@@ -105,6 +106,7 @@ def plan_run(
     by: str | None = None,
     keeps: Sequence[float] | None = None,
     policies: Sequence[str] = POLICIES,
+    balanced: bool = False,
     retrain_runs: int = 4,
     tune: bool = False,
     out: str | Path | None = None,
@@ -137,20 +139,24 @@ def plan_run(
     if retrain_runs < 1:
         raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
     folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
-    tuning = None
-    if tune:
-        tuning = plan_tune(
-            data,
-            by,
-            plan.marks[-1],
-            plan.recipe,
-            score_runs=plan.runs,
-            keeps=(0.5,) if 0.5 in keeps else keeps[:1],
-            test_runs=retrain_runs,
-            seed=plan.seed,
-            setup=plan.setup,
-        )
-    return RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), retrain_runs, tuning, folder)
+    made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
+    with quiet():  # what cannot be selected by any scores is refused before there are scores
+        subsets_of(made, made_up_scores(plan))
+    if not tune:
+        return made
+    tuning = plan_tune(
+        data,
+        by,
+        made.at,
+        plan.recipe,
+        score_runs=plan.runs,
+        keeps=(0.5,) if 0.5 in keeps else keeps[:1],
+        balanced=balanced,
+        test_runs=retrain_runs,
+        seed=plan.seed,
+        setup=plan.setup,
+    )
+    return replace(made, tuning=tuning)
 
 
 def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **options: Any) -> Result:
@@ -158,8 +164,9 @@ def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **option
 
     Args:
         data: a Dataset, or anything that `datadiet.load` takes.
-        options: `by` (the score that selects; default the first), `keeps`, `policies`, `retrain_runs`, `tune` (choose a
-            window on a validation split), `out`, and everything that `score` takes.
+        options: `by` (the score that selects; default the first), `keeps`, `policies`, `balanced` (the same
+            number from each class), `retrain_runs`, `tune` (choose a window on a validation split), `out`, and
+            everything that `score` takes.
 
     Returns:
         A Result; its folder holds the scores, the subsets, `comparison.json` and the figures.
@@ -202,8 +209,9 @@ def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:
     for keep in plan.keeps:
         for policy in plan.policies:
             options = _options(policy, keep)
-            name = subset_name(plan.by, policy, keep)
-            subsets[name] = select(table, plan.by, keep, policy, at=f"{plan.at}it", seed=plan.scoring.seed, **options)
+            name = subset_name(plan.by, policy, keep, plan.balanced)
+            at, seed = f"{plan.at}it", plan.scoring.seed
+            subsets[name] = select(table, plan.by, keep, policy, at=at, balanced=plan.balanced, seed=seed, **options)
     return subsets
 
 

@@ -79,6 +79,7 @@ def select(
         keep,
         policy,
         labels=table.labels if labels is None else labels,
+        names=table.classes,
         balanced=balanced,
         fingerprint=table.fingerprint,
         seed=seed,

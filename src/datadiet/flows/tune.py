@@ -21,7 +21,7 @@ from datadiet.errors import DatadietError
 from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, percent, plan_compare, results
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup
-from datadiet.flows.rehearsal import all_done, quiet, rehearsed_scores
+from datadiet.flows.rehearsal import all_done, made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
@@ -86,7 +86,7 @@ class TunePlan:
 
     def judging(self, scored: ScoreTable) -> ComparePlan:
         """Retraining on each window of what the cut left, for its validation accuracy."""
-        subsets = {_name(keep, offset): self._window(scored, keep, offset) for keep, offset in self.grid}
+        subsets = {_name(keep, offset): self.window(scored, keep, offset) for keep, offset in self.grid}
         return self._retraining(
             self.scoring.data, subsets, runs=self.runs, baselines=(), split="validation", purpose="tune"
         )
@@ -97,7 +97,7 @@ class TunePlan:
 
     def choice(self, table: ScoreTable, keep: float, offset: float) -> Subset:
         """The window of the whole training set."""
-        chosen = self._window(table, keep, offset, at=f"{self.at}it")
+        chosen = self.window(table, keep, offset, at=f"{self.at}it")
         return replace(chosen, policy={**chosen.policy, "tuned": {"validation": self.validation, "runs": self.runs}})
 
     def testing(self, chosen: Subset, keep: float, offset: float) -> ComparePlan | None:
@@ -116,7 +116,7 @@ class TunePlan:
         out.append(("windows", judging))
         return out if testing is None else [*out, ("tuned window", testing)]
 
-    def _window(self, table: ScoreTable, keep: float, offset: float, at: str | None = None) -> Subset:
+    def window(self, table: ScoreTable, keep: float, offset: float, at: str | None = None) -> Subset:
         return select(
             table, self.by, keep, "window", at=at, offset=offset, balanced=self.balanced, seed=self.scoring.seed
         )
@@ -159,7 +159,12 @@ def plan_tune(
     check_ranking(scoring, by, scoring.marks[-1])
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
-    return TunePlan(data, by, at, scoring, tuple(grid_of(keeps, offsets)), balanced, runs, test_runs)
+    plan = TunePlan(data, by, at, scoring, tuple(grid_of(keeps, offsets)), balanced, runs, test_runs)
+    table = made_up_scores(scoring)
+    with quiet():  # classes too small to be balanced are refused before there are scores
+        for keep, offset in plan.grid:
+            plan.window(table, keep, offset)
+    return plan
 
 
 def tune_window(

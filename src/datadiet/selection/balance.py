@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -93,24 +95,24 @@ def classes_of(labels: Array | None, n: int, needed_by: str) -> tuple[Array, Int
     return array, group_sizes(array)
 
 
-def fallen(before: Ints, after: Ints, below: float) -> list[str]:
+def fallen(before: Ints, after: Ints, below: float, names: Sequence[str] = ()) -> list[str]:
     """Sentences about classes that vanish, or whose share falls below `below` times what it was."""
+
+    def named(classes: list[int]) -> str:
+        said = ", ".join(names[c] if c < len(names) else str(c) for c in classes[:10])
+        return f"class {said}" if len(classes) == 1 else f"{len(classes)} classes ({said}{', …' * (len(classes) > 10)})"
+
     lines = []
     total, kept = int(before.sum()), int(after.sum())
     gone = [int(c) for c in np.flatnonzero((before > 0) & (after == 0))]
     if gone:
-        lines.append(f"{_named(gone)} {'vanishes' if len(gone) == 1 else 'vanish'}")
+        lines.append(f"{named(gone)} {'vanishes' if len(gone) == 1 else 'vanish'}")
     share = np.divide(after * total, before * kept, out=np.ones(len(before)), where=before > 0)
     low = [int(c) for c in np.flatnonzero((share < below) & (after > 0))]
     if low:
         worst = min(low, key=lambda c: float(share[c]))
         lines.append(
-            f"{_named(low)} {'falls' if len(low) == 1 else 'fall'} below {below:g} of the former share "
-            f"(class {worst}: {before[worst] / total:.3%} before, {after[worst] / kept:.3%} after)"
+            f"{named(low)} {'falls' if len(low) == 1 else 'fall'} below {below:g} of the former share "
+            f"({named([worst])}: {before[worst] / total:.3%} before, {after[worst] / kept:.3%} after)"
         )
     return lines
-
-
-def _named(classes: list[int]) -> str:
-    names = ", ".join(map(str, classes[:10])) + (", …" if len(classes) > 10 else "")
-    return f"class {names}" if len(classes) == 1 else f"{len(classes)} classes ({names})"

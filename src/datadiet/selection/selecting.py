@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -26,6 +27,7 @@ def select(
     policy: str = "hardest",
     *,
     labels: npt.ArrayLike | None = None,
+    names: Sequence[str] = (),
     balanced: bool = False,
     fingerprint: str | None = None,
     seed: int = 0,
@@ -40,6 +42,7 @@ def select(
         keep: the part kept, in (0, 1].
         policy: a registered name: hardest, easiest, window, random, stratified, quota, …
         labels: (N,) training labels as class numbers; needed for `balanced`, else for the report only.
+        names: of the classes, for warnings; else their numbers.
         balanced: the same number from each class.
         fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
         seed, run: of the stream "subset", for policies that draw; another run is another draw.
@@ -71,22 +74,25 @@ def select(
     balance: dict[str, tuple[int, ...]] | None = None
     warnings: tuple[str, ...] = ()
     if classes is not None:
-        balance, warnings = _balance(classes, rows, warn_below)
+        balance, warnings = _balance(classes, rows, warn_below, names)
+        remedy = "; balanced keeps the same number of each" if "balanced" in options_of(function) else ""
         for line in warnings:
-            log.warning("%s, keep %s: %s", policy, keep, line)
+            log.warning("%s, keep %s: %s%s", policy, keep, line, "" if balanced else remedy)
     made = {"name": policy, "keep": _plain(keep), "seed": seed, "run": run}
     made |= {name: _plain(value) for name, value in options.items()}
     return Subset(rows, n, fingerprint, made, balance, warnings)
 
 
-def _balance(labels: Array, rows: Ints, below: float) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+def _balance(
+    labels: Array, rows: Ints, below: float, names: Sequence[str]
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
     before = group_sizes(labels)
     after = np.zeros_like(before)
     for part in parts(len(rows)):
         chosen = np.asarray(labels[rows[part]]).astype(np.int64, copy=False)
         after += np.bincount(chosen, minlength=len(before))
     balance = {"before": tuple(map(int, before)), "after": tuple(map(int, after))}
-    return balance, tuple(fallen(before, after, below))
+    return balance, tuple(fallen(before, after, below, names))
 
 
 def _plain(value: Any) -> Any:
