@@ -8,8 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import torch
 
 from datadiet.engines import ENGINES, Engine, Inline, Job, Processes, Progress, make
 from datadiet.engines.job import as_bug
-from datadiet.engines.spawn import uses_main
+from datadiet.engines.processes import _Worker
 from datadiet.errors import DatadietError, Diverged, Interrupted
 
 
@@ -267,56 +265,40 @@ def test_what_is_larger_than_a_pipe_holds_crosses_both_ways(pool: Processes) -> 
         np.testing.assert_array_equal(found[str(n)].value, array)
 
 
-def of_main(kind: Any) -> Any:
-    kind.__module__ = "__main__"
-    return kind
+def test_tensors_cross_as_copies(pool: Processes) -> None:
+    mine = torch.zeros(3)
+    wants = torch.ones(2, requires_grad=True)
+    found = outcomes(
+        pool,
+        Job("a", work.spoil, {"tensor": mine}),
+        Job("b", work.spoil, {"tensor": mine}),
+        Job("many", work.last, {"of": [torch.full((1,), float(n)) for n in range(3000)]}),
+        Job("graph", work.doubled, {"tensor": wants}),
+    )
+    assert mine.tolist() == [0, 0, 0]
+    assert not mine.is_shared()
+    assert [found[key].value.tolist() for key in "ab"] == [[99, 0, 0]] * 2
+    assert found["many"].value.tolist() == [2999]
+    assert found["graph"].value.tolist() == [2, 2]
 
 
-@of_main
-class Mine:
-    def method(self) -> None: ...
+def test_an_interrupt_in_the_middle_of_handing_out_leaves_no_job_for_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = _Worker.send
 
+    def interrupted(worker: _Worker, *message: Any) -> bool:
+        sent = send(worker, *message)
+        if message[0] == "job":
+            raise KeyboardInterrupt
+        return sent
 
-@of_main
-def mine() -> None: ...
-
-
-class Slots:
-    __slots__ = ("a", "unset")
-
-    def __init__(self, a: Any) -> None:
-        self.a = a
-
-
-@dataclass
-class Holds:
-    a: Any
-    b: Any = None
-
-
-RING: list[Any] = [1, "two", np.ones(3), torch.nn.Linear(2, 2), Slots(None), {"k": (work.square,)}]
-RING.append(RING)
-
-
-@pytest.mark.parametrize(
-    ("value", "used"),
-    [
-        (mine, True),
-        (Mine, True),
-        (Mine(), True),
-        (Mine().method, True),
-        ([{"a": (1, {Mine})}], True),
-        ({Mine: 1}, True),
-        (Holds(Holds(1, Slots(mine))), True),
-        (partial(work.square, value=Mine()), True),
-        (partial(mine), True),
-        (partial(work.square, None, value=3), False),
-        (Holds(work.square, [np.float32(1), "__main__"]), False),
-        (RING, False),
-    ],
-)
-def test_what_draws_on_the_main_program_is_found_wherever_it_is(value: Any, used: bool) -> None:
-    assert uses_main(value) is used
+    with Processes(1) as engine:
+        monkeypatch.setattr(_Worker, "send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(engine.run([Job("a", work.square, {"value": 2})]))
+        monkeypatch.undo()
+        assert [o.value for o in engine.run([Job("b", work.square, {"value": 3})])] == [9]
 
 
 def test_workers_start_with_the_planned_threads_and_our_environment_stays(

@@ -2,14 +2,12 @@
 
 A small pool of our own: the standard ones lose every job when one worker dies. Workers are spawned, never
 forked (a fork after OpenMP has started may hang), each is alone on its pipe, and one that dies takes its job
-with it and nothing else. Jobs and their values cross a pipe of their own, beside that of the messages, as
-`multiprocessing` sends objects.
+with it and nothing else. `wire.py` says how jobs and their values cross the pipes.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import multiprocessing.connection
 import threading
@@ -28,6 +26,7 @@ from datadiet.engines import spawn
 from datadiet.engines.interrupt import ctrl_c
 from datadiet.engines.job import Job, OnProgress, Outcome, Progress, as_bug, interrupted, too_long, unique
 from datadiet.engines.shared import SharedArrays
+from datadiet.engines.wire import pack, unpack
 from datadiet.errors import DatadietError, Interrupted
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,6 @@ _FAILED_STARTS = 3
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    goods: Connection  # on which jobs go and values come
     with_main: bool
     ready: bool = False
     job: Job | None = None
@@ -48,8 +46,6 @@ class _Worker:
     started: float = 0.0
     asked: float | None = None  # since when its job is asked to stop
     late: bool = False  # and that because of its timeout
-    value: Any = None  # of the job that is just done
-    spoilt: tuple[DatadietError, str] | None = None  # why that value could not be taken, and the traceback
 
     def ask(self) -> None:
         assert self.job is not None
@@ -63,18 +59,10 @@ class _Worker:
             return False
         return True
 
-    def take(self, title: str) -> None:
-        """Take the value that is announced; None in its place says that it could not be sent."""
-        try:
-            (self.value,) = self.goods.recv() or (None,)
-        except Exception as problem:
-            self.spoilt = as_bug(problem, title), traceback.format_exc()
-
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
         self.connection.close()
-        self.goods.close()
 
 
 class Processes:
@@ -134,13 +122,14 @@ class Processes:
     # -- a run
 
     def _run(self, jobs: list[Job], report: OnProgress) -> Iterator[Outcome]:
-        of_main = [job for job in jobs if spawn.uses_main((job.function, job.arguments))]
-        with_main, waiting = bool(of_main), deque(jobs)
-        if spawn.main_file() is None:
-            for job in of_main:
-                yield _unsendable(job, "it uses what the main program defines, which has no file to import", None)
-            lost = {job.key for job in of_main}
-            with_main, waiting = False, deque(job for job in jobs if job.key not in lost)
+        waiting: deque[tuple[Job, bytes]] = deque()
+        for job in jobs:
+            packed = _pack(job)
+            if isinstance(packed, Outcome):
+                yield packed
+            else:
+                waiting.append((job, packed))
+        with_main = any(b"__main__" in payload for _, payload in waiting)
         unfinished = False
         with ctrl_c(self._stop):
             try:
@@ -152,7 +141,7 @@ class Processes:
                             if worker.job is not None and worker.asked is None:
                                 worker.ask()
                     else:
-                        yield from self._hand_out(waiting, with_main, report)
+                        self._hand_out(waiting, with_main, report)
                     for outcome in self._collect(report):
                         if self._stop.is_set() and isinstance(outcome.error, Interrupted):
                             unfinished = True
@@ -166,32 +155,28 @@ class Processes:
         if unfinished:
             raise interrupted()
 
-    def _hand_out(self, waiting: deque[Job], with_main: bool, report: OnProgress) -> Iterator[Outcome]:
-        """Start the workers that are missing, and give jobs to those that are idle; one that cannot be sent ends."""
+    def _hand_out(self, waiting: deque[tuple[Job, bytes]], with_main: bool, report: OnProgress) -> None:
+        """Start the workers that are missing, and give jobs to those that are idle."""
         for worker in [worker for worker in self._pool if with_main and not worker.with_main]:
             self._pool.remove(worker)
             worker.kill()
         busy = sum(worker.job is not None for worker in self._pool)
         while len(self._pool) < min(self.workers, busy + len(waiting)):
             atexit.register(self.close)
-            self._pool.append(_Worker(*spawn.start(self.threads, with_main), with_main))
+            process, connection = spawn.start(self.threads, with_main)
+            self._pool.append(_Worker(process, connection, with_main))
         for worker in self._pool:
             if waiting and worker.ready and worker.job is None:
-                job = waiting[0]
+                job, payload = waiting[0]
                 self._serial = worker.serial = self._serial + 1
-                if worker.send("job", worker.serial, job.key, job.title, job.steps, self._shared.index):
+                # Busy before the sending: a Ctrl-C in the middle of it must not leave a worker that seems idle.
+                worker.job, worker.started = job, time.monotonic()
+                worker.asked, worker.late = None, False
+                if worker.send("job", worker.serial, job.key, job.title, job.steps, payload, self._shared.index):
                     waiting.popleft()
-                    try:
-                        worker.goods.send((job.function, dict(job.arguments)))
-                    except Exception as error:
-                        with contextlib.suppress(OSError):  # it is dead; the next look finds it so
-                            worker.goods.send(None)
-                            yield _unsendable(job, str(error), traceback.format_exc())
-                            continue
-                    worker.job, worker.started = job, time.monotonic()
-                    worker.asked, worker.late = None, False
-                    worker.value, worker.spoilt = None, None
                     report(Progress(job.key, job.title, 0, job.steps))
+                else:  # it is dead; the job goes to another
+                    worker.job = None
 
     def _collect(self, report: OnProgress) -> Iterator[Outcome]:
         """Wait a moment for news of the workers and yield the outcomes among them."""
@@ -202,8 +187,6 @@ class Processes:
             for message in _messages(worker):
                 if message is None:
                     dead = True
-                elif message[0] == "value" and worker.job is not None:
-                    worker.take(worker.job.title)
                 elif message[0] == "done":
                     yield self._done(worker, *message[1:])
                 else:
@@ -228,6 +211,7 @@ class Processes:
     def _done(
         self,
         worker: _Worker,
+        data: bytes | None,
         error: DatadietError | None,
         trace: str | None,
         told: bool,
@@ -237,9 +221,13 @@ class Processes:
         assert job is not None
         if told and (error is None or isinstance(error, Interrupted)):
             return Outcome(job.key, None, too_long(job) if worker.late else interrupted(), None, seconds)
-        if worker.spoilt is not None:
-            error, trace = worker.spoilt
-        return Outcome(job.key, worker.value, error, trace, seconds)
+        value = None
+        if data is not None:
+            try:
+                value = unpack(data)
+            except Exception as problem:
+                error, trace = as_bug(problem, job.title), traceback.format_exc()
+        return Outcome(job.key, value, error, trace, seconds)
 
     def _died(self, worker: _Worker) -> Iterator[Outcome]:
         worker.process.join(5.0)  # the pipe may close a moment before the process ends
@@ -269,6 +257,17 @@ class Processes:
             self._pool.remove(worker)
             worker.kill()
             yield Outcome(job.key, None, too_long(job), None, now - worker.started)
+
+
+def _pack(job: Job) -> bytes | Outcome:
+    """A job's function and arguments as bytes; its outcome where they cannot be sent."""
+    try:
+        payload = pack((job.function, dict(job.arguments)))
+    except Exception as error:
+        return _unsendable(job, str(error), traceback.format_exc())
+    if b"__main__" in payload and spawn.main_file() is None:
+        return _unsendable(job, "it uses what the main program defines, which has no file to import", None)
+    return payload
 
 
 def _unsendable(job: Job, why: str, trace: str | None) -> Outcome:

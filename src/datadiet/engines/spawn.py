@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 from datadiet.engines import worker
 from datadiet.errors import DatadietError
@@ -27,8 +24,8 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLI
 _starting = threading.Lock()  # environment and __main__ belong to the whole process
 
 
-def start(threads: int, with_main: bool) -> tuple[SpawnProcess, Connection, Connection]:
-    """Start a worker, and return it with our ends of its two pipes: one for messages, one for jobs and values.
+def start(threads: int, with_main: bool) -> tuple[SpawnProcess, Connection]:
+    """Start a worker, and return it with our end of its pipe.
 
     Args:
         threads: what its numeric libraries start with; they read it from the environment when loaded.
@@ -36,8 +33,8 @@ def start(threads: int, with_main: bool) -> tuple[SpawnProcess, Connection, Conn
             need. Sparing it makes scripts without a `__main__` guard work, and notebooks, and standard input.
     """
     context = multiprocessing.get_context("spawn")
-    (ours, theirs), (goods, their_goods) = context.Pipe(duplex=True), context.Pipe(duplex=True)
-    process = context.Process(target=worker.serve, args=(theirs, their_goods, os.getpid(), worker.log_levels()))
+    ours, theirs = context.Pipe(duplex=True)
+    process = context.Process(target=worker.serve, args=(theirs, os.getpid(), worker.log_levels()))
     try:
         with (
             _starting,
@@ -48,47 +45,19 @@ def start(threads: int, with_main: bool) -> tuple[SpawnProcess, Connection, Conn
             process.start()
     except OSError as error:
         ours.close()
-        goods.close()
         raise DatadietError(
             f"a worker process cannot be started ({error.strerror or error})", fix="use fewer workers"
         ) from error
     finally:
-        # Once the worker alone holds its ends, its death closes the pipes.
+        # Once the worker alone holds its end, its death closes the pipe.
         theirs.close()
-        their_goods.close()
-    return process, ours, goods
+    return process, ours
 
 
 def main_file() -> str | None:
     """The file of the main script or module where workers could import it; None in notebooks and the like."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
     return file if file is not None and os.path.isfile(file) else None
-
-
-def uses_main(value: Any) -> bool:
-    """Whether what is to be sent draws on the main script: a function or class of it, or an object of such a class."""
-    seen: dict[int, Any] = {}  # kept, so that no id is given twice
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen[id(one)] = one
-        named = inspect.isclass(one) or inspect.isroutine(one)
-        if getattr(one if named else type(one), "__module__", None) == "__main__":
-            return True
-        if isinstance(one, Mapping):
-            waiting += [*one.keys(), *one.values()]
-        elif isinstance(one, (list, tuple, set, frozenset)):
-            waiting += one
-        elif isinstance(one, functools.partial):
-            waiting += [one.func, one.args, one.keywords]
-        elif inspect.ismethod(one):
-            waiting.append(one.__self__)
-        elif not named:
-            slots = [name for kind in type(one).__mro__ for name in getattr(kind, "__slots__", ())]
-            waiting += [*getattr(one, "__dict__", {}).values(), *(getattr(one, name, None) for name in slots)]
-    return False
 
 
 def leave_if_importing_main() -> None:

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,7 +19,8 @@ import numpy as np
 
 from datadiet.engines.job import Context, Progress, as_bug, execute
 from datadiet.engines.shared import Index, open_arrays
-from datadiet.errors import DatadietError
+from datadiet.engines.wire import pack, unpack
+from datadiet.errors import DatadietError, Interrupted
 
 _WATCH = 1.0  # seconds between two looks at whether the parent still lives
 _PACKAGE = __name__.partition(".")[0]
@@ -31,13 +31,8 @@ def log_levels() -> tuple[int, int]:
     return logging.getLogger().level, logging.getLogger(_PACKAGE).level
 
 
-def serve(connection: Connection, goods: Connection, parent: int, levels: tuple[int, int]) -> None:
-    """Execute jobs from the parent until it says "end" or is gone.
-
-    Args:
-        goods: the pipe on which jobs come and values go, apart from the messages about them: what cannot be sent or
-            taken there is the fault of one job.
-    """
+def serve(connection: Connection, parent: int, levels: tuple[int, int]) -> None:
+    """Execute jobs from the parent until it says "end" or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -50,40 +45,23 @@ def serve(connection: Connection, goods: Connection, parent: int, levels: tuple[
     opened: dict[str, dict[str, np.ndarray]] = {}
     link.send("ready")
     while (message := link.inbox.get())[0] != "end":
-        start, title = time.monotonic(), message[3]
-        failure: DatadietError | None
-        trace: str | None
-        try:
-            job = goods.recv()
-        except BaseException as error:
-            value, failure, trace, told = None, as_bug(error, title), traceback.format_exc(), False
-        else:
-            if job is None:  # it could not be sent
-                continue
-            value, failure, trace, told = _execute(link, opened, message[1:], *job)
+        result = _execute(link, opened, *message[1:])
         link.report_rest()
-        if failure is None:
-            link.send("value")
-            try:
-                goods.send((value,))
-            except Exception as error:
-                failure, trace = as_bug(error, title), traceback.format_exc()
-                try:
-                    goods.send(None)
-                except OSError:
-                    _leave()
-        link.send("done", _portable(failure), trace, told, time.monotonic() - start)
+        link.send("done", *result)
 
 
 def _execute(
     link: _Link,
     opened: dict[str, dict[str, np.ndarray]],
-    about: tuple[int, str, str, int, Index],
-    function: Callable[..., Any],
-    arguments: dict[str, Any],
-) -> tuple[Any, DatadietError | None, str | None, bool]:
-    """Value, error, traceback, whether it saw that it shall stop."""
-    serial, key, title, steps, index = about
+    serial: int,
+    key: str,
+    title: str,
+    steps: int,
+    payload: bytes,
+    index: Index,
+) -> tuple[bytes | None, DatadietError | None, str | None, bool, float]:
+    """Value (packed), error, traceback, whether it saw that it shall stop, seconds."""
+    start = time.monotonic()
 
     def find(fingerprint: str) -> dict[str, np.ndarray] | None:
         if fingerprint not in opened and fingerprint in index:
@@ -91,15 +69,30 @@ def _execute(
         return opened.get(fingerprint)
 
     context = Context(key, title, steps, report=link.report, asked=lambda: link.asked_to_stop == serial, find=find)
-    return *execute(function, arguments, context), context.told
+    try:
+        function, arguments = unpack(payload)
+    except BaseException as error:
+        return None, as_bug(error, title), traceback.format_exc(), False, time.monotonic() - start
+    value, failure, trace = execute(function, arguments, context)
+    data = None
+    if failure is None:
+        try:
+            data = pack(value)
+        except Exception as error:
+            failure, trace = as_bug(error, title), traceback.format_exc()
+    return data, _portable(failure), trace, context.told, time.monotonic() - start
 
 
 def _portable(error: DatadietError | None) -> DatadietError | None:
-    # A subclass of someone's own may not survive the way back; its words do, under the nearest class of ours.
+    # A subclass of someone's own may not survive the way back; its words do.
     if error is None:
         return None
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__.partition(".")[0] == _PACKAGE)
-    return kind(error.what, where=error.where, fix=error.fix)
+    try:
+        unpack(pack(error))
+    except Exception:  # whatever its own class raises; nothing is lost, its words go back under a class that travels
+        kind = Interrupted if isinstance(error, Interrupted) else DatadietError
+        return kind(error.what, where=error.where, fix=error.fix)
+    return error
 
 
 class _Link:
