@@ -19,6 +19,8 @@ import datadiet as dd
 from datadiet.data.dataset import from_arrays
 from datadiet.flows.plan import preset_for, recipe_for
 from datadiet.flows.run import plan_run
+from datadiet.flows.tune import plan_tune
+from datadiet.selection import POLICIES
 
 
 def _colour(name: str = "cifar10") -> dd.Dataset:
@@ -201,20 +203,50 @@ def test_the_main_job_balances_its_subsets_and_its_windows(tmp_path: Path):
     assert {row.name for row in done.comparison.rows} >= set(done.subsets)
 
 
-@pytest.mark.parametrize("tune", [False, True])
-def test_a_class_too_small_to_be_balanced_is_refused_before_anything_is_trained(
-    tune: bool, tmp_path: Path, stretches: list[tuple[int, int]]
-):
+def few(*counts: int) -> dd.Dataset:
+    """So many of each class in training."""
     (x, y), test = arrays()
-    few = np.flatnonzero((y > 0) | (np.arange(120) < 30))  # 10 of class 0, 40 of the others
-    data = dd.load(((x[few], y[few]), test), name="few")
-    assert np.bincount(data.labels).tolist() == [10, 40, 40]
+    rows = np.concatenate([np.flatnonzero(y == label)[:count] for label, count in enumerate(counts)])
+    return dd.load(((x[rows], y[rows]), test), name="few")
+
+
+def test_a_class_too_small_to_be_balanced_is_refused_before_anything_is_trained(
+    tmp_path: Path, stretches: list[tuple[int, int]]
+):
     options = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store"), "out": tmp_path}
     with pytest.raises(dd.DatadietError, match="class 0 has 10 examples, and balanced classes need 15 of it"):
-        dd.run(data, at="1ep", keeps=[0.5], balanced=True, tune=tune, **options)
+        dd.run(few(10, 40, 40), at="1ep", keeps=[0.5], balanced=True, **options)
     with pytest.raises(dd.DatadietError, match="no class-balanced form"):
-        dd.run(data, at="1ep", keeps=[0.25], policies=["stratified"], balanced=True, tune=tune, **options)
+        dd.run(tiny(), at="1ep", keeps=[0.25], policies=["stratified"], balanced=True, **options)
+    with pytest.raises(dd.DatadietError, match=r"class 0 has 16 examples; a window from offset 0\.4"):
+        plan_tune(
+            few(20, 40, 32), "el2n", 7, plan_run(tiny(), at="1ep", **options).scoring.recipe, score_runs=1,
+            offsets=[0.1, 0.4], balanced=True, setup=setup(tmp_path / "store"),
+        )  # fmt: skip
     assert stretches == []
+
+
+def test_balanced_windows_stay_within_the_smallest_class(tmp_path: Path):
+    data = few(20, 40, 32)  # half of all is 46: 15 or 16 of each, so that a quarter of class 0 may be left out
+    options = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "setup": setup(tmp_path / "store")}
+    plan = plan_run(data, at="1ep", keeps=[0.5], balanced=True, tune=True, out=tmp_path / "out", **options)
+    assert plan.tuning is not None
+    assert [offset for _, offset in plan.tuning.grid] == pytest.approx([0, 0.1, 0.2, 0.25])
+    done = dd.run(data, at="1ep", keeps=[0.5], policies=["window"], balanced=True, out=tmp_path / "out", **options)
+    window = done.subsets["el2n balanced window 50%"]
+    assert np.bincount(data.labels[np.asarray(window)]).tolist() == [15, 16, 15]
+    assert window.policy["offset"] == pytest.approx(0.25)
+
+
+def test_a_policy_of_ones_own_is_not_tried_on_made_up_scores(tmp_path: Path):
+    def whole(difficulty: np.ndarray, count: int, *, tie: Any, labels: Any = None, rng: Any = None) -> np.ndarray:
+        assert np.all(difficulty == np.round(difficulty)), "only of counts"
+        return np.arange(count)
+
+    POLICIES.register("whole-numbers", whole)
+    options = {"recipe": RECIPE, "scores": ["forgetting"], "runs": 1, "setup": setup(tmp_path / "store")}
+    done = dd.run(tiny(), at="2ep", keeps=[0.5], policies=["whole-numbers"], out=tmp_path / "out", **options)
+    assert done.subsets["forgetting whole-numbers 50%"].indices.tolist() == list(range(60))
 
 
 def test_a_run_of_the_main_job_may_keep_a_third_and_tune_it(tmp_path: Path):

@@ -100,7 +100,7 @@ def test_the_class_balance_is_reported_and_a_class_that_falls_is_warned_about(ca
     assert subset.balance == {"before": (100, 100, 0, 100), "after": (0, 50, 0, 100)}
     assert subset.warnings == ("class 0 vanishes",)
     assert "hardest, keep 0.5: class 0 vanishes; balanced keeps the same number of each" in caplog.text
-    named = select(scores, 0.5, labels=labels, names=["cat", "dog", "eel", "fox"], warn_below=1.1)
+    named = select(scores, 0.5, labels=labels, class_names=["cat", "dog", "eel", "fox"], warn_below=1.1)
     assert named.warnings[0] == "class cat vanishes"
     assert named.warnings[1].startswith("class dog falls below 1.1 of the former share (class dog: ")
     subset = select(scores, 0.5, labels=labels, warn_below=1.1)

@@ -20,6 +20,10 @@ from datadiet.scores import load_table
 from datadiet.selection import Subset
 from datadiet.store.files import writable_folder, write_json
 
+RESERVED = (
+    "at", "balanced", "by", "class_names", "difficulty", "fingerprint", "keep", "labels", "policy", "scores", "seed",
+)  # fmt: skip
+
 
 def command(
     folder: Annotated[
@@ -68,7 +72,7 @@ def command(
 ) -> None:
     """Choose a subset by scores; with --tune, choose a window on a validation split."""
     keeps = keep or [0.5]
-    options = o.keyed(option, "--option", reserved=("at", "balanced", "by", "keep", "policy", "seed"))
+    options = o.keyed(option, "--option", reserved=RESERVED)
     if not tune and (len(keeps) > 1 or len(offset or []) > 1):
         raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
     if dry_run and not tune:

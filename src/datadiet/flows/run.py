@@ -30,7 +30,10 @@ from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_
 from datadiet.scores import ScoreTable
 from datadiet.selection import POLICIES as REGISTERED
 from datadiet.selection import Subset
+from datadiet.selection.balance import room as balanced_room
+from datadiet.selection.order import Tie
 from datadiet.selection.policy import check_options
+from datadiet.source import is_ours
 from datadiet.store.files import writable_folder, write_json
 
 POLICIES = ("hardest", "easiest", "window")  # random subsets stand beside every comparison
@@ -126,7 +129,7 @@ def plan_run(
     if "random" in policies:
         raise DatadietError("random subsets stand beside every comparison", where="--policy", fix="leave random out")
     for policy in policies:
-        check_options(policy, REGISTERED.get(policy, where="--policy"), _options(policy, keeps[0]))
+        check_options(policy, REGISTERED.get(policy, where="--policy"), _options(policy, keeps[0], None))
     names = [subset_name("", policy, keep) for keep in keeps for policy in policies]
     if len(set(names)) < len(names):
         raise DatadietError(
@@ -140,8 +143,9 @@ def plan_run(
         raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
     folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
+    ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
     with quiet():  # what cannot be selected by any scores is refused before there are scores
-        subsets_of(made, made_up_scores(plan))
+        subsets_of(replace(made, policies=ours), made_up_scores(plan))
     if not tune:
         return made
     tuning = plan_tune(
@@ -208,7 +212,7 @@ def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:
     subsets: dict[str, Subset] = {}
     for keep in plan.keeps:
         for policy in plan.policies:
-            options = _options(policy, keep)
+            options = _options(policy, keep, plan.scoring.data if plan.balanced else None)
             name = subset_name(plan.by, policy, keep, plan.balanced)
             at, seed = f"{plan.at}it", plan.scoring.seed
             subsets[name] = select(table, plan.by, keep, policy, at=at, balanced=plan.balanced, seed=seed, **options)
@@ -227,8 +231,11 @@ def comparing(plan: RunPlan, subsets: Mapping[str, Any]) -> ComparePlan:
     )
 
 
-def _options(policy: str, keep: float) -> dict[str, Any]:
-    return {"offset": window_offset(keep)} if policy == "window" else {}
+def _options(policy: str, keep: float, balanced: Dataset | None) -> dict[str, Any]:
+    if policy != "window":
+        return {}
+    room = 1.0 if balanced is None else balanced_room(balanced.labels, keep, Tie.of(balanced.fingerprint))
+    return {"offset": min(window_offset(keep), room)}
 
 
 def window_offset(keep: float) -> float:

@@ -79,7 +79,7 @@ def select(
         keep,
         policy,
         labels=table.labels if labels is None else labels,
-        names=table.classes,
+        class_names=table.classes if labels is None else (),
         balanced=balanced,
         fingerprint=table.fingerprint,
         seed=seed,

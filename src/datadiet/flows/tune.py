@@ -26,7 +26,9 @@ from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_s
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
+from datadiet.selection.balance import room as balanced_room
 from datadiet.selection.counts import fraction
+from datadiet.selection.order import Tie
 from datadiet.steps import Step
 from datadiet.training.recipe import Recipe
 
@@ -159,7 +161,8 @@ def plan_tune(
     check_ranking(scoring, by, scoring.marks[-1])
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
-    plan = TunePlan(data, by, at, scoring, tuple(grid_of(keeps, offsets)), balanced, runs, test_runs)
+    grid = tuple(grid_of(keeps, offsets, (data, cut) if balanced else ()))
+    plan = TunePlan(data, by, at, scoring, grid, balanced, runs, test_runs)
     table = made_up_scores(scoring)
     with quiet():  # classes too small to be balanced are refused before there are scores
         for keep, offset in plan.grid:
@@ -190,7 +193,8 @@ def tune_window(
         table: scores of the whole training set, to which the choice is applied.
         by, at: which score, at which step.
         keeps: the fractions kept that are tried.
-        offsets: those that are tried; default every tenth that fits each keep, its largest included.
+        offsets: those that are tried; default every tenth that fits each keep (and, balanced, each class), the largest
+            included.
         validation: the part of the training data that is set aside, unless `data` has a validation split already.
         runs: training runs of each point of the grid.
         test_runs: of the choice, full data and random; 0 for no test.
@@ -239,13 +243,17 @@ def tuned_name(keep: float, offset: float) -> str:
     return f"tuned window {percent(keep)} from {percent(offset)}"
 
 
-def grid_of(keeps: Sequence[float], offsets: Sequence[float] | None) -> list[tuple[float, float]]:
-    """The points (keep, offset) that lie in range."""
+def grid_of(
+    keeps: Sequence[float], offsets: Sequence[float] | None, balanced: Sequence[Dataset] = ()
+) -> list[tuple[float, float]]:
+    """The points (keep, offset) that lie in range; of those not stated, also within each class of these datasets."""
     out: list[tuple[float, float]] = []
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
         room = round(1 - keep, 9)
+        if offsets is None:
+            room = min([room, *(balanced_room(one.labels, keep, Tie.of(one.fingerprint)) for one in balanced)])
         tried = [*np.arange(0, room - 1e-9, OFFSET_STEP), room] if offsets is None else offsets
         fitting = sorted({_fitting(float(o), keep) for o in tried if -1e-9 <= o <= room + 1e-9})
         if offsets is not None and not fitting:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from datadiet.errors import DatadietError
+from datadiet.selection.counts import count as counted
 from datadiet.selection.counts import fraction, rounded
 from datadiet.selection.order import Array, Ints, Order, Tie, group_sizes, parts
 
@@ -87,6 +90,15 @@ def ranges(order: Order, quota: Ints, policy: str, offset: object = 0) -> tuple[
         )
     low -= np.maximum(over, 0)
     return low, low + quota
+
+
+def room(labels: npt.ArrayLike, keep: float | Fraction | str, tie: Tie) -> float:
+    """The largest offset of a balanced window that keeps `keep`: from a higher one the smallest class has too few."""
+    array = checked_labels(labels, np.size(labels))
+    sizes = group_sizes(array)
+    quota = quotas(sizes, counted(keep, len(array)), tie)
+    there = sizes > 0
+    return math.floor(1e9 * float(np.min(1 - quota[there] / sizes[there]))) / 1e9
 
 
 def classes_of(labels: Array | None, n: int, needed_by: str) -> tuple[Array, Ints]:

@@ -27,7 +27,7 @@ def select(
     policy: str = "hardest",
     *,
     labels: npt.ArrayLike | None = None,
-    names: Sequence[str] = (),
+    class_names: Sequence[str] = (),
     balanced: bool = False,
     fingerprint: str | None = None,
     seed: int = 0,
@@ -42,7 +42,7 @@ def select(
         keep: the part kept, in (0, 1].
         policy: a registered name: hardest, easiest, window, random, stratified, quota, …
         labels: (N,) training labels as class numbers; needed for `balanced`, else for the report only.
-        names: of the classes, for warnings; else their numbers.
+        class_names: for warnings; else their numbers.
         balanced: the same number from each class.
         fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
         seed, run: of the stream "subset", for policies that draw; another run is another draw.
@@ -74,7 +74,7 @@ def select(
     balance: dict[str, tuple[int, ...]] | None = None
     warnings: tuple[str, ...] = ()
     if classes is not None:
-        balance, warnings = _balance(classes, rows, warn_below, names)
+        balance, warnings = _balance(classes, rows, warn_below, class_names)
         remedy = "; balanced keeps the same number of each" if "balanced" in options_of(function) else ""
         for line in warnings:
             log.warning("%s, keep %s: %s%s", policy, keep, line, "" if balanced else remedy)
