@@ -71,6 +71,21 @@ def test_the_random_baseline_draws_anew_for_every_run() -> None:
     assert {t.spec.name for _, t in tasks} <= {t.spec.name for _, t in again.tasks}, "a draw of the seed stays"
 
 
+def test_the_balanced_random_baseline_draws_as_many_of_each_class() -> None:
+    (x, y), test = arrays()
+    data = dd.load(((x[30:], np.where(y[30:] == 2, 0, y[30:])), (test[0], test[1] % 2)), name="two")
+    assert np.bincount(data.labels).tolist() == [60, 30]
+    plan = plan_compare(data, {"third": np.arange(30)}, runs=3, recipe=RECIPE, baselines=("random", "balanced-random"))
+    rows = {name: [task.rows for _, task in tasks] for name, _, _, tasks in plan.groups}
+    assert list(rows) == ["random 33.3%", "balanced random 33.3%", "third"]
+    assert [np.bincount(data.labels[drawn]).tolist() for drawn in rows["balanced random 33.3%"]] == [[15, 15]] * 3
+    assert len({tuple(drawn) for drawn in rows["balanced random 33.3%"]}) == 3
+    with pytest.raises(dd.DatadietError, match="class 1 has 30 examples, and balanced classes need 40 of it"):
+        plan_compare(data, {"most": np.arange(80)}, recipe=RECIPE, baselines=("balanced-random",))
+    with pytest.raises(dd.DatadietError, match="unknown baseline 'balanced'; did you mean balanced-random"):
+        plan_compare(data, {}, recipe=RECIPE, baselines=("balanced",))
+
+
 def test_retraining_starts_from_other_weights_than_scoring() -> None:
     scoring = plan_score(tiny(), recipe=RECIPE, scores=["el2n"], runs=4, at="1ep")
     retraining = plan_compare(tiny(), {}, runs=4, recipe=RECIPE, baselines=("full",))

@@ -10,7 +10,7 @@ import typer
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import execute_compare, plan_compare
+from datadiet.flows.compare import BASELINES, execute_compare, plan_compare
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
     runs: Annotated[int, typer.Option("--runs", help="Retraining runs of each.")] = 4,
     baseline: Annotated[
         list[str] | None,
-        typer.Option("--baseline", help="full, random or none; default full and random. Repeatable."),
+        typer.Option("--baseline", help=f"{', '.join(BASELINES)} or none; default full and random. Repeatable."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="test, or validation (with --validation).")] = "test",
     preset: o.Preset = None,
@@ -92,7 +92,7 @@ def named_files(given: list[str] | None) -> dict[str, str]:
 
 
 def baselines_of(given: list[str] | None) -> list[str]:
-    legal = ("full", "random", "none")
+    legal = (*BASELINES, "none")
     for name in given or []:
         if name not in legal:
             raise DatadietError(f"baseline {name!r}", where="--baseline", fix=f"one of {', '.join(legal)}")

@@ -30,6 +30,7 @@ from datadiet.training.recipe import Recipe, RunSpec
 log = logging.getLogger(__name__)
 
 FULL = "full data"
+BASELINES = ("full", "random", "balanced-random")
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,8 @@ def plan_compare(
     if split not in ("test", "validation"):
         raise unknown("split", split, ("test", "validation"), where="--split")
     for baseline in baselines:
-        if baseline not in ("full", "random"):
-            raise unknown("baseline", baseline, ("full", "random"), where="baselines")
+        if baseline not in BASELINES:
+            raise unknown("baseline", baseline, BASELINES, where="--baseline")
     if (data.test if split == "test" else data.validation) is None:
         raise DatadietError(f"no {split} split to compare on", where=data.name, fix="load it with one")
     checked = {name: as_subset(given, data, where=name) for name, given in subsets.items()}
@@ -186,16 +187,20 @@ def plan_compare(
 
     if "full" in baselines:
         group(FULL, [None] * runs)
-    if "random" in baselines:
+    for baseline in [name for name in BASELINES[1:] if name in baselines]:
+        balanced, name = baseline == "balanced-random", baseline.replace("-", " ")
         sizes = sorted({len(subset) for subset in checked.values() if len(subset) < len(data)}, reverse=True)
         shares = [percent(size / len(data)) for size in sizes]
         for size, share in zip(sizes, shares, strict=True):
             keep = f"{size}/{len(data)}"
             drawn = [
-                select_rows(np.zeros(len(data)), keep, "random", fingerprint=data.fingerprint, seed=seed, run=run)
+                select_rows(
+                    np.zeros(len(data)), keep, "random", labels=data.labels if balanced else None, balanced=balanced,
+                    fingerprint=data.fingerprint, seed=seed, run=run,
+                )
                 for run in range(runs)
-            ]
-            group(f"random {share if shares.count(share) == 1 else size}", drawn)
+            ]  # fmt: skip
+            group(f"{name} {share if shares.count(share) == 1 else size}", drawn)
     for name, subset in checked.items():
         group(name, [None if len(subset) == len(data) else subset] * runs)
     if not plan.groups:
@@ -224,7 +229,8 @@ def compare(
         out: a folder for `comparison.json`.
         on_progress: called with the progress of jobs.
         plan: `recipe` (default that of the scores the subsets came from), `preset`, `model`, `steps`, `seed`,
-            `baselines` (of "full", "random"), `split` ("test" or "validation"), `setup`.
+            `baselines` (of "full", "random", "balanced-random": the same number from each class), `split` ("test" or
+            "validation"), `setup`.
 
     Returns:
         A Comparison: mean and 16th–84th percentile over runs, a row each.

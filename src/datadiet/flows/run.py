@@ -169,8 +169,8 @@ def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **option
     Args:
         data: a Dataset, or anything that `datadiet.load` takes.
         options: `by` (the score that selects; default the first), `keeps`, `policies`, `balanced` (the same
-            number from each class), `retrain_runs`, `tune` (choose a window on a validation split), `out`, and
-            everything that `score` takes.
+            number from each class, in random subsets too), `retrain_runs`, `tune` (choose a window on a validation
+            split), `out`, and everything that `score` takes.
 
     Returns:
         A Result; its folder holds the scores, the subsets, `comparison.json` and the figures.
@@ -227,6 +227,7 @@ def comparing(plan: RunPlan, subsets: Mapping[str, Any]) -> ComparePlan:
         runs=plan.retrain_runs,
         recipe=scoring.recipe,
         seed=scoring.seed,
+        baselines=("full", "balanced-random" if plan.balanced else "random"),
         setup=scoring.setup,
     )
 

@@ -106,7 +106,8 @@ class TunePlan:
         """Retraining on the choice, for its test accuracy; None where there is nothing to test on."""
         if not self.test_runs or self.data.test is None:
             return None
-        return self._retraining(self.data, {tuned_name(keep, offset): chosen}, runs=self.test_runs)
+        baselines = ("full", "balanced-random" if self.balanced else "random")
+        return self._retraining(self.data, {tuned_name(keep, offset): chosen}, runs=self.test_runs, baselines=baselines)
 
     def stages(self, table: ScoreTable) -> list[tuple[str, Plan]]:
         """What will be trained; which window is tested is only known once all are judged."""

@@ -46,7 +46,7 @@ def select(
         balanced: the same number from each class.
         fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
         seed, run: of the stream "subset", for policies that draw; another run is another draw.
-        warn_below: a class whose share falls below this part of its former share is warned about.
+        warn_below: a class whose share falls below this part of its former share is warned about, unless balanced.
         options: the policy's own.
     """
     function = POLICIES.get(policy)
@@ -74,7 +74,8 @@ def select(
     balance: dict[str, tuple[int, ...]] | None = None
     warnings: tuple[str, ...] = ()
     if classes is not None:
-        balance, warnings = _balance(classes, rows, warn_below, class_names)
+        # Where balance is asked for, large classes are meant to lose share.
+        balance, warnings = _balance(classes, rows, 0.0 if balanced else warn_below, class_names)
         remedy = "; balanced keeps the same number of each" if "balanced" in options_of(function) else ""
         for line in warnings:
             log.warning("%s, keep %s: %s%s", policy, keep, line, "" if balanced else remedy)
