@@ -313,6 +313,46 @@ def test_the_estimate_counts_a_gradient_norm_as_a_training_pass(tmp_path: Path, 
     assert seconds("loss", "grand") == 2 * 14 + 2 * 2 * 120 / 16  # and two passes over 120 examples in each
 
 
+def test_the_estimate_counts_the_lines_between_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from datadiet.flows import estimate
+    from datadiet.flows.connectivity import plan_connectivity
+    from datadiet.flows.plan import Runs
+    from datadiet.flows.score import plan_score
+
+    monkeypatch.setattr(estimate, "measure", lambda *_: (0.0, 1.0))  # training for nothing, a second an example
+    place = setup(tmp_path)
+    plan = plan_score(tiny(), scores=["lmc"], runs=2, at="1ep", recipe=RECIPE, setup=place)
+
+    def seconds(stages: Any) -> float:
+        return sum(cost.seconds for name, cost in estimate.estimates(stages) if name.startswith("children"))
+
+    # Of each run three children and the three midpoints between them, on 120 examples each.
+    assert seconds(plan.stages()) == 2 * (3 + 3) * 120
+    # Twice the same lines are walked once; they are still to be walked where all networks are there.
+    assert seconds([*plan.stages(), *plan.stages()]) == 2 * (3 + 3) * 120
+    dd.score(tiny(), scores=["lmc"], runs=2, at="1ep", recipe=RECIPE, setup=place)
+    assert seconds(plan.stages()) == 0
+    for file in tmp_path.rglob("path@*"):
+        file.unlink()
+    for file in tmp_path.rglob("lmc@*"):
+        file.unlink()
+    assert seconds(plan.stages()) == 2 * (3 + 3) * 120
+    ((_, cost), (_, walks)) = estimate.estimates(plan.stages())
+    assert (cost.jobs, walks.jobs, walks.steps) == (0, 0, 0)
+
+    def walked(**options: Any) -> int:
+        found = plan_connectivity(tiny(), at=["1ep"], recipe=RECIPE, setup=place, **options)
+        scoring, grown = found.scoring, found.families
+        paths = list(grown.paths.values())
+        runs = Runs(found.data, scoring.recipe, scoring.network, scoring.numerics, place, [], paths)
+        ((_, cost),) = estimate.estimates([("children", runs)])
+        return cost.seconds
+
+    assert walked(children=4, alphas=[0.25, 0.5]) == (4 + 6 * 2) * 120
+    # For statistics anew all 120 examples go through at each point between two, since 50 batches of 16 are more.
+    assert walked(children=2, statistics="re-estimated") == (2 + 1) * 120 + 120
+
+
 def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from datadiet.flows import estimate
     from datadiet.flows.measures import Accuracies, Errors, GradientCoherence, Kernel, TrainingGradientNorms

@@ -17,7 +17,8 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import make
 from datadiet.flows.execute import engine_for
-from datadiet.flows.plan import Plan
+from datadiet.flows.plan import Plan, Runs
+from datadiet.flows.spawning import PathTask
 from datadiet.flows.tasks import RunTask, folder_of, is_done, split_of
 from datadiet.numerics import Numerics, as_before
 from datadiet.scores import SCORES
@@ -57,11 +58,14 @@ class Estimate:
         return asdict(self)
 
 
-def _estimate(plan: Plan, tasks: Sequence[tuple[str, RunTask]], timings: Timings) -> Estimate:
+def _estimate(
+    plan: Plan, tasks: Sequence[tuple[str, RunTask]], paths: Sequence[tuple[str, PathTask]], timings: Timings
+) -> Estimate:
     """Count what is missing of some of a plan's tasks, and time a few steps and one scoring batch."""
     data, recipe, setup = plan.data, plan.recipe, plan.setup
     pending = [(label, task) for label, task in tasks if not is_done(task, data)]
-    if not pending:
+    walked = [(label, path) for label, path in paths if not path.is_done(data)]
+    if not pending and not walked:
         return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
     steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
     step_seconds, row_seconds = _timed(recipe, data, plan.numerics, timings)
@@ -69,14 +73,15 @@ def _estimate(plan: Plan, tasks: Sequence[tuple[str, RunTask]], timings: Timings
     rows = sum(seen for seen, _ in measures) + sum(
         len(task.marks) * len(data) + sum(len(split_of(data, split)) for split in task.evaluate) for _, task in pending
     )
+    rows += sum(path.cost(data) for _, path in walked)
     # A score of the network itself (GraNd) costs about a training step for as many examples.
     passes = sum(
         len(task.marks) * sum(SCORES.get(name).needs == "model" for name in task.scores) for _, task in pending
     )
     gradients = (passes * len(data) + sum(back for _, back in measures)) / recipe.batch_size * step_seconds
-    name = engine_for(setup, pending)
+    name = engine_for(setup, pending or walked)
     with make(name, setup.workers, plan.numerics.threads) as engine:
-        workers = 1 if name == "inline" else min(engine.workers, len(pending))
+        workers = 1 if name == "inline" else min(engine.workers, max(len(pending), len(walked)))
     state = 2 * plan.network.state_bytes + 120 * len(data)
     disk = sum(
         len(task.marks) * (state + 4 * len(data) * len(task.scores)) + state * len({*task.keep} - {*task.marks})
@@ -98,7 +103,7 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
         mine = (is_done(task, one.data), -task.until, place)
         chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
     counted = {place for _, _, place in chosen.values()}
-    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]]]] = {}
+    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]], dict[str, tuple[str, PathTask]]]] = {}
     place, several = 0, len({one.recipe.model for _, one in stages}) > 1
     mixed = len({one.data.noise is None for _, one in stages}) > 1
     for stage, one in stages:
@@ -107,14 +112,16 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
         key = (name, one.data.fingerprint, str(one.recipe))
         for labelled in one.tasks:
             if place in counted:
-                groups.setdefault(key, (one, []))[1].append(labelled)
+                groups.setdefault(key, (one, [], {}))[1].append(labelled)
             place += 1
+        for label, path in one.paths if isinstance(one, Runs) else ():
+            groups.setdefault(key, (one, [], {}))[2][path.spec.name] = label, path
     out: list[tuple[str, Estimate]] = []
     timings: Timings = {}
     numbers: Counter[str] = Counter()
-    for (name, _, _), (one, tasks) in groups.items():
+    for (name, _, _), (one, tasks, paths) in groups.items():
         numbers[name] += 1
-        cost = _estimate(one, tasks, timings)
+        cost = _estimate(one, tasks, list(paths.values()), timings)
         out.append((name if numbers[name] == 1 else f"{name} ({numbers[name]})", cost))
     return out
 

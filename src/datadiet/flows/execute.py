@@ -16,7 +16,7 @@ from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.jobs import execute
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import share
-from datadiet.flows.tasks import RunResult, RunTask, is_done
+from datadiet.flows.tasks import RunResult, is_done
 from datadiet.machine import cores
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def run_tasks(
     return Batch(len(tasks), reused, steps, seconds)
 
 
-def engine_for(setup: Setup, pending: Sequence[tuple[str, RunTask]]) -> str:
+def engine_for(setup: Setup, pending: Sequence[tuple[str, Any]]) -> str:
     """The engine's name: with "auto", processes where several jobs can run side by side on this machine.
 
     Several workers that were asked for are had, also where one job fills the machine.

@@ -14,7 +14,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.dynamics.connectivity import pairs
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.plan import Setup
-from datadiet.flows.spawning import RESULT, families, grow
+from datadiet.flows.spawning import RESULT, Families, families, grow
 from datadiet.flows.tasks import RunTask, folder_of, has_score, shard_meta
 from datadiet.scores import SCORES
 
@@ -26,20 +26,18 @@ def spawned_scores(names: Sequence[str]) -> list[str]:
     return [name for name in names if SCORES.get(name).needs == "children"]
 
 
-def spawned_tasks(
+def spawned(
     names: Sequence[str], tasks: Sequence[tuple[str, RunTask]], marks: Sequence[int], data: Dataset
-) -> list[tuple[str, RunTask]]:
-    """The children's tasks that such scores would need, for an estimate of their cost."""
+) -> Families | None:
+    """The children that such scores would need, for an estimate of their cost; None where none is missing."""
     missing = [
         mark for mark in marks for name in spawned_scores(names)
         if not all(has_score(task, folder_of(task), name, mark) for _, task in tasks)
     ]  # fmt: skip
     if not missing:
-        return []
+        return None
     end = tasks[0][1].spec.recipe.horizon(len(data))
-    return families(
-        tasks, data, missing, children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False
-    ).children
+    return families(tasks, data, missing, children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False)
 
 
 def take_spawned(

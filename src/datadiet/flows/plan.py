@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -24,6 +24,9 @@ from datadiet.store import Store
 from datadiet.store.files import read_json, write_json
 from datadiet.training.presets import PRESETS, Preset
 from datadiet.training.recipe import Recipe, read_settings
+
+if TYPE_CHECKING:
+    from datadiet.flows.spawning import PathTask
 
 DEFAULT_STORE = "datadiet-runs"
 CODE_SCHEME = 2  # of what identifies code, which `source.code_of` says
@@ -266,7 +269,11 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Runs:
-    """A plan of one's own: any tasks, beside those of scoring and comparing."""
+    """A plan of one's own: any tasks, beside those of scoring and comparing.
+
+    Args:
+        paths: (label, task) of the lines that are walked between these networks when they are trained.
+    """
 
     data: Dataset
     recipe: Recipe
@@ -274,3 +281,4 @@ class Runs:
     numerics: Numerics
     setup: Setup
     tasks: list[tuple[str, RunTask]]
+    paths: Sequence[tuple[str, PathTask]] = ()

@@ -16,7 +16,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
-from datadiet.flows.lmc import spawned_scores, spawned_tasks, take_spawned
+from datadiet.flows.lmc import spawned, spawned_scores, take_spawned
 from datadiet.flows.plan import (
     Network,
     Plan,
@@ -70,9 +70,12 @@ class ScorePlan:
 
     def stages(self) -> list[tuple[str, Plan]]:
         """What will be trained: the scoring runs, and children of theirs where a score needs them."""
-        children = spawned_tasks(self.scores, self.tasks, self.marks, self.data)
-        spawned = Runs(self.data, self.recipe, self.network, self.numerics, self.setup, children)
-        return [("scoring", self), ("children", spawned)] if children else [("scoring", self)]
+        found = spawned(self.scores, self.tasks, self.marks, self.data)
+        if found is None:
+            return [("scoring", self)]
+        paths = list(found.paths.values())
+        children = Runs(self.data, self.recipe, self.network, self.numerics, self.setup, found.children, paths)
+        return [("scoring", self), ("children", children)]
 
 
 def plan_score(

@@ -97,6 +97,14 @@ class PathTask:
     def is_done(self, data: Dataset) -> bool:
         return self.folder.load_result(RESULT, self.spec.step) is not None
 
+    def cost(self, data: Dataset) -> int:
+        """How many examples go through a network, for an estimate."""
+        estimated = 0
+        if self.spec.statistics == "re-estimated":
+            rows = len(data) if self.rows is None else len(self.rows)
+            estimated = min(rows, ESTIMATED_ON * self.recipe.batch_size)
+        return self.until * len(data) + (self.until - len(self.spec.networks)) * estimated
+
 
 def path_task(
     tasks: Sequence[RunTask], step: int, data: Dataset, alphas: Sequence[float], statistics: str = "interpolated"

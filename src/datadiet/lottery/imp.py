@@ -9,6 +9,7 @@ a pre-training share its dense network. A level's mask is kept with the run whos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,11 @@ def stages(plan: LotteryPlan) -> list[tuple[str, Plan]]:
         if len(wanted) == 1 and all(is_done(task, scoring.data) for _, task in scoring.tasks):
             tables[name] = execute_score(scoring)  # reads them
 
-    def stage(name: str, data: Dataset, recipe: Recipe, tasks: list[tuple[str, RunTask]]) -> None:
-        out.append((name, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks)))
+    def stage(
+        name: str, data: Dataset, recipe: Recipe, tasks: list[tuple[str, RunTask]],
+        paths: Sequence[tuple[str, PathTask]] = (),
+    ) -> None:  # fmt: skip
+        out.append((name, Runs(data, recipe, plan.network, plan.numerics, plan.setup, tasks, paths)))
 
     known = plan.scorings.keys() <= tables.keys()
     work = Work(plan, tables if known else None)
@@ -123,7 +127,7 @@ def stages(plan: LotteryPlan) -> list[tuple[str, Plan]]:
     for level in range(plan.levels + 1):
         stage(f"level {level}", plan.data, plan.recipe, once(work.level(level).values()))
         if level == 0 and "barrier" in plan.instruments:
-            stage("children", plan.data, plan.recipe, once(work.children()))
+            stage("children", plan.data, plan.recipe, once(work.children()), list(work.paths().values()))
         if level < plan.levels:
             work.masks = {key: work.mask_after(level, key, made=False) for key in work.masks}
     return out

@@ -43,7 +43,8 @@ def measure(job: StudyJob) -> Numbers:
         alphas=(0.5,),
     )  # fmt: skip
     job.add("parents", runs_of(job, recipe, plan.families.parents))
-    job.add("children", runs_of(job, recipe, plan.families.children))
+    grown = plan.families
+    job.add("children", runs_of(job, recipe, grown.children, paths=list(grown.paths.values())))
     found = None if job.rehearsal else execute_connectivity(plan, job.on_progress)
     numbers: Numbers = []
     values = table.values("el2n", at=at)

@@ -36,7 +36,7 @@ def measure(job: StudyJob) -> Numbers:
     planned = families(
         plan.tasks, job.data, [spawn], children=CHILDREN, until=horizon, alphas=check_alphas([0.5]), parent_counts=False
     )
-    job.add("children", runs_of(job, recipe, planned.children))
+    job.add("children", runs_of(job, recipe, planned.children, paths=list(planned.paths.values())))
     lmc = job.score(["lmc"], [spawn], runs=runs, recipe=recipe).values("lmc", at=spawn)
     el2n = job.score(["el2n"], [late], runs=runs, recipe=recipe).values("el2n", at=late)
     numbers: Numbers = []

@@ -9,6 +9,7 @@ import numpy as np
 
 from datadiet.errors import DatadietError
 from datadiet.flows.plan import Runs, environment, inspect
+from datadiet.flows.spawning import PathTask
 from datadiet.flows.tasks import Measure, RunTask
 from datadiet.studies.job import StudyJob
 from datadiet.training.recipe import Recipe
@@ -49,8 +50,11 @@ def measured(task: RunTask, measures: Sequence[tuple[int, Measure]], until: int 
     return replace(task, marks=(), scores=(), evaluate=(), keep=(), measures=tuple(measures), until=until or last)
 
 
-def runs_of(job: StudyJob, recipe: Recipe, tasks: Sequence[tuple[str, RunTask]], noisy: bool = False) -> Runs:
+def runs_of(
+    job: StudyJob, recipe: Recipe, tasks: Sequence[tuple[str, RunTask]], noisy: bool = False,
+    paths: Sequence[tuple[str, PathTask]] = (),
+) -> Runs:  # fmt: skip
     """A plan of one's own for `job.execute`."""
     data = job.noisy if noisy and job.noisy is not None else job.data
     network = inspect(recipe, data)
-    return Runs(data, recipe, network, environment(recipe, data, network, job.setup), job.setup, list(tasks))
+    return Runs(data, recipe, network, environment(recipe, data, network, job.setup), job.setup, list(tasks), paths)
