@@ -94,6 +94,27 @@ def test_barriers_are_those_of_the_networks_by_hand(tmp_path: Path) -> None:
     assert not np.allclose(found.paths[0, PER_EPOCH][0].loss, noisy.loss, atol=1e-3)
 
 
+def test_the_lmc_score_sees_the_labels_that_training_sees(tmp_path: Path) -> None:
+    data = tiny().with_noise("permute", 0.5, seed=1)
+    plan = plan_score(data, scores=["lmc"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path))
+    (_, (_, children)) = plan.stages()
+    found = dd.score(data, scores=["lmc"], runs=1, at="1ep", recipe=RECIPE, setup=setup(tmp_path)).mean("lmc")
+    inputs = Batches(data.train, data).inputs(torch.arange(len(data)))
+    nets = []
+    for _, task in children.tasks:
+        net = models.build("mlp", data.input_shape, 3, seed=0, hidden=[16])
+        load_weights(net, state(task, END))
+        nets.append(net.eval())
+
+    def by_hand(labels: np.ndarray) -> np.ndarray:
+        pairs = itertools.combinations(nets, 2)
+        paths = [linear_path(a, b, inputs, torch.from_numpy(np.asarray(labels)), [0.5]) for a, b in pairs]
+        return np.mean([path.per_example() for path in paths], axis=0)
+
+    assert np.allclose(found, by_hand(data.labels), atol=1e-5)
+    assert not np.allclose(found, by_hand(data.original_labels), atol=1e-2)
+
+
 def test_the_lmc_score_is_the_mean_barrier_of_three_children_of_each_run(tmp_path: Path) -> None:
     data = tiny()
     table = dd.score(

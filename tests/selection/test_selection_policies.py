@@ -222,6 +222,18 @@ def test_balanced_random_takes_the_remainder_from_the_pool():
     assert (11, 11, 10) in seen
 
 
+def test_the_remainder_of_a_balanced_draw_is_a_uniform_draw_from_the_rest():
+    labels, draws = np.repeat(np.arange(4), 25), 600
+    shared = np.zeros(4)  # how often the three of the remainder are of one, two, three classes
+    for run in range(draws):
+        rows = random(np.zeros(100), 83, tie=TIE, labels=labels, balanced=True, rng=np.random.default_rng(run))
+        shared[np.count_nonzero(np.bincount(labels[rows]) - 20)] += 1
+    # Three of 4 x 5: all of one class in 4·C(5, 3) of C(20, 3) = 1140 cases, of three classes in 4·5³.
+    for classes, cases in ((1, 40), (3, 500)):
+        part = cases / 1140
+        assert abs(shared[classes] - draws * part) < 5 * np.sqrt(draws * part * (1 - part))
+
+
 def plain_strata(scores, tie, beta, strata):
     """Rows of each stratum, straight from the text of the algorithm."""
     scores = np.asarray(scores, np.float64)

@@ -21,6 +21,14 @@ from datadiet.scores import SCORES
 CHILDREN = 3
 
 
+def lmc_families(parents: Sequence[tuple[str, RunTask]], data: Dataset, at: Sequence[int], until: int) -> Families:
+    """The children whose barriers are the score, against the labels that training sees, as every score is taken."""
+    return families(
+        parents, data, at, children=CHILDREN, until=until, alphas=(0.0, 0.5, 1.0), parent_counts=False,
+        against="training",
+    )  # fmt: skip
+
+
 def spawned_scores(names: Sequence[str]) -> list[str]:
     """Those among the scores that need children."""
     return [name for name in names if SCORES.get(name).needs == "children"]
@@ -37,7 +45,7 @@ def spawned(
     if not missing:
         return None
     end = tasks[0][1].spec.recipe.horizon(len(data))
-    return families(tasks, data, missing, children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False)
+    return lmc_families(tasks, data, missing, end)
 
 
 def take_spawned(
@@ -53,9 +61,7 @@ def take_spawned(
         if not parents:
             continue
         end = parents[0][1].spec.recipe.horizon(len(data))
-        planned = families(
-            parents, data, [mark], children=CHILDREN, until=end, alphas=(0.0, 0.5, 1.0), parent_counts=False
-        )
+        planned = lmc_families(parents, data, [mark], end)
         grow(planned, data, setup, on_progress)
         for number, (_, parent) in enumerate(parents):
             path = planned.paths[number, mark][1]

@@ -107,11 +107,17 @@ class PathTask:
 
 
 def path_task(
-    tasks: Sequence[RunTask], step: int, data: Dataset, alphas: Sequence[float], statistics: str = "interpolated"
-) -> PathTask:
-    """The job for all pairs of some runs' networks at a step, on all training examples with their original labels."""
+    tasks: Sequence[RunTask], step: int, data: Dataset, alphas: Sequence[float], statistics: str = "interpolated",
+    against: str = "original",
+) -> PathTask:  # fmt: skip
+    """The job for all pairs of some runs' networks at a step, on all training examples.
+
+    Args:
+        against: the labels that losses are against: "original", of a barrier that is an instrument; or "training",
+            those that training sees, of one that is a score.
+    """
     first = tasks[0]
-    noisy = data.noise is not None and bool(data.corrupted.any())
+    noisy = against == "original" and data.noise is not None and bool(data.corrupted.any())
     original = np.asarray(data.original_labels)
     spec = PathSpec(
         tuple(task.spec.name for task in tasks), step, tuple(alphas), statistics,
@@ -221,9 +227,12 @@ class Families:
 
 def families(
     parents: Sequence[tuple[str, RunTask]], data: Dataset, at: Sequence[int], *, children: int, until: int,
-    alphas: Sequence[float], parent_counts: bool, statistics: str = "interpolated",
+    alphas: Sequence[float], parent_counts: bool, statistics: str = "interpolated", against: str = "original",
 ) -> Families:  # fmt: skip
-    """Plan `children` networks from each spawn step; if the parent counts, its own continuation is one of them."""
+    """Plan `children` networks from each spawn step; if the parent counts, its own continuation is one of them.
+
+    `against` as of `path_task`.
+    """
     grown: list[tuple[str, RunTask]] = []
     paths = {}
     kept = []
@@ -238,7 +247,7 @@ def families(
             ]
             grown += own
             together = [parent] if parent_counts else []
-            task = path_task([*together, *(task for _, task in own)], until, data, alphas, statistics)
+            task = path_task([*together, *(task for _, task in own)], until, data, alphas, statistics, against)
             paths[number, step] = (f"{label}, between its children from step {step:,}", task)
     return Families(kept, grown, paths)
 

@@ -36,6 +36,8 @@ def random(
         return rows
     taken = np.zeros(n, np.uint8)
     taken[rows] = 1
-    pool = Order(n, order, groups=taken, sizes=np.array([n - len(rows), len(rows)], np.int64))
+    # A draw of its own: in `order` the class that was cut earliest would come first.
+    fresh = Tie.drawn(generator(rng, "random"))
+    pool = Order(n, fresh, groups=taken, sizes=np.array([n - len(rows), len(rows)], np.int64))
     taken[pool.between(0, np.array([remainder, 0]))] = 1
     return np.flatnonzero(taken)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datadiet.dynamics.connectivity import CONNECTED, check_alphas
-from datadiet.flows.lmc import CHILDREN
+from datadiet.dynamics.connectivity import CONNECTED
+from datadiet.flows.lmc import lmc_families
 from datadiet.flows.score import plan_score
-from datadiet.flows.spawning import families
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import restless, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
@@ -33,9 +32,7 @@ def measure(job: StudyJob) -> Numbers:
     horizon = recipe.horizon(len(job.data))
     spawn, late = max(1, round(SPAWN_AT * horizon)), max(1, round(EL2N_AT * horizon))
     plan = plan_score(job.data, scores=["lmc"], runs=runs, at=[spawn], recipe=recipe, seed=job.seed, setup=job.setup)
-    planned = families(
-        plan.tasks, job.data, [spawn], children=CHILDREN, until=horizon, alphas=check_alphas([0.5]), parent_counts=False
-    )
+    planned = lmc_families(plan.tasks, job.data, [spawn], horizon)
     job.add("children", runs_of(job, recipe, planned.children, paths=list(planned.paths.values())))
     lmc = job.score(["lmc"], [spawn], runs=runs, recipe=recipe).values("lmc", at=spawn)
     el2n = job.score(["el2n"], [late], runs=runs, recipe=recipe).values("el2n", at=late)
