@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from tiny_studies import plan, rehearsed, tiny, world
 
+import datadiet as dd
 from datadiet import studies
 from datadiet.errors import DatadietError
+from datadiet.flows.measures import TrainingGradientNorms
 from datadiet.studies import STUDIES
 from datadiet.studies.settling import groups_of, spawn_steps
 from datadiet.training.recipe import Recipe
@@ -92,6 +94,34 @@ def test_too_few_examples_are_refused_before_training(name: str, tmp_path: Path)
     with pytest.raises(DatadietError, match="examples"):
         plan(name, tmp_path, data=tiny(30))
     assert not (tmp_path / "store").exists()
+
+
+def images(side: int = 32, rows: int = 3000) -> dd.Dataset:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (rows, side, side, 3), np.uint8), np.arange(rows) % 10
+    return dd.load(((x, y), (x[:100], y[:100])), name="cifar10")
+
+
+def test_the_papers_scale_is_the_papers_protocol(tmp_path: Path) -> None:
+    """LT Figures 7, 8 and 10: the network and rate of the lottery, steps and looks in steps, not in parts."""
+    paper: dict[str, Any] = {"data": images(), "scale": "paper", "recipe": None, "runs": None, "score_runs": None}
+    found = plan("coherence", tmp_path, **paper)
+    stages = dict(found.stages)
+    given = stages["pre-training"].recipe
+    assert (given.model, given.lr, given.weight_decay, given.steps) == ("resnet20", 0.4, 1e-4, "62400it")
+    assert (stages["scoring"].recipe.lr, stages["scoring"].marks, stages["scoring"].runs) == (0.1, [7800], 10)
+    looks = {tuple(sorted({step for step, _ in task.measures})) for _, task in stages["pre-training"].tasks}
+    assert looks == {tuple(range(0, 1601, 10)), (0,)}
+    measures = [m for _, t in stages["pre-training"].tasks for _, m in t.measures]
+    assert {m.steps for m in measures if isinstance(m, TrainingGradientNorms)} == {200}
+    found = plan("lmc-scores", tmp_path, **paper)
+    scoring = [one for stage, one in found.stages if stage == "scoring"]
+    assert [(one.recipe.model, one.recipe.lr, one.marks) for one in scoring] == [
+        ("resnet20", 0.1, [400, 800, 1600]), ("resnet20", 0.1, [1600]),
+    ]  # fmt: skip
+    found = plan("connectivity", tmp_path, **paper)
+    parents = next(one for stage, one in found.stages if stage == "parents")
+    assert (parents.recipe.model, len(parents.tasks)) == ("resnet18", 4)
 
 
 def test_groups_are_contiguous_and_reach_both_ends() -> None:

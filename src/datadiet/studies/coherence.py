@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,49 +12,81 @@ from datadiet.flows.compare import FULL, plan_compare
 from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
 from datadiet.flows.select import select
 from datadiet.flows.tasks import folder_of
+from datadiet.lottery import LOTTERIES
 from datadiet.lottery.plan import BATCHES
+from datadiet.steps import Step
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import gone, measured, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
+from datadiet.studies.tickets import terms
 from datadiet.studies.verdict import Verdict, verdict
+from datadiet.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINTS = 10  # along the pre-training
-PRETRAINED = 1600 / 62400  # of the horizon; the first NORMS of it for gradient norms
-NORMS = 200 / 62400
+POINTS = 10  # along the pre-training, below the paper's scale
+PRETRAINED, EASY, EVERY = 1600, 2048, 10  # the paper's steps, examples, and steps between two looks
+NORMS, HALF = 200, 25600  # the paper's steps whose gradient norms are taken, and examples
+HORIZON, EXAMPLES = 62400, 50000  # of which those are parts
 
 
-def keep_of(job: StudyJob) -> float:
-    """The paper's 2,048 of 50,000 examples; at quick, where that would be less than a batch, a fifth."""
-    return 0.2 if job.scale.name == "quick" else 2048 / 50000
+@dataclass(frozen=True)
+class Course:
+    """What is trained, and when it is looked at.
+
+    Args:
+        recipe: of the pre-training; scored: of the scoring runs, and at: their step.
+        steps: at which the pre-training is looked at; first: how many of its steps give gradient norms.
+        keep: the part of the examples that is few; half: that of the gradient norms.
+        batches: how many gradients are compared.
+    """
+
+    recipe: Recipe
+    scored: Recipe
+    at: int
+    steps: list[int]
+    first: int
+    keep: float
+    half: float
+    batches: int
 
 
-def steps_of(job: StudyJob) -> list[int]:
-    """Steps at which the pre-training is looked at, 0 included; at quick over a tenth of the horizon."""
-    last = job.part(0.1 if job.scale.name == "quick" else PRETRAINED)
-    return sorted({round(last * i / POINTS) for i in range(POINTS + 1)})
+def course(job: StudyJob) -> Course:
+    """The paper's at its scale; else parts of the job's own training as large, at quick larger ones."""
+    count, recipe = len(job.data), job.recipe
+    given = terms(job)
+    if job.scale.name == "paper" and given.preset is not None:
+        usual, per = LOTTERIES.get(given.preset), given.recipe.steps_per_epoch(count)
+        return Course(
+            given.recipe.with_(lr=usual.lr), given.recipe, Step.parse(usual.scores_at).resolve(per),
+            list(range(0, PRETRAINED + 1, EVERY)), NORMS, min(1.0, EASY / count), min(1.0, HALF / count), BATCHES,
+        )  # fmt: skip
+    quick = job.scale.name == "quick"
+    last = job.part(0.1 if quick else PRETRAINED / HORIZON)
+    return Course(
+        recipe, recipe, job.curve_step, sorted({round(last * i / POINTS) for i in range(POINTS + 1)}),
+        max(4, job.part(0.1 if quick else NORMS / HORIZON)), 0.2 if quick else EASY / EXAMPLES, 0.5,
+        min(BATCHES, 4) if quick else BATCHES,
+    )  # fmt: skip
 
 
 def measure(job: StudyJob) -> Numbers:
-    table = job.score(["el2n"], [job.curve_step])
-    at, keep = job.curve_step, keep_of(job)
-    size = min(job.recipe.batch_size, len(job.data))
-    job.need(math.ceil(2 * size / keep), f"{100 * keep:.3g} % of it to be two batches")
-    easy = select(table, "el2n", keep, "easiest", at=at, seed=job.seed)
-    easy_half = select(table, "el2n", 0.5, "easiest", at=at, seed=job.seed)
+    given = course(job)
+    recipe, steps, batches, at = given.recipe, given.steps, given.batches, given.at
+    size = min(recipe.batch_size, len(job.data))
+    job.need(math.ceil(2 * size / given.keep), f"{100 * given.keep:.3g} % of it to be two batches")
+    table = job.score(["el2n"], [at], recipe=given.scored)
+    easy = select(table, "el2n", given.keep, "easiest", at=at, seed=job.seed)
+    easy_half = select(table, "el2n", given.half, "easiest", at=at, seed=job.seed)
     few = plan_compare(
-        job.data, {"easiest": easy}, runs=job.scale.runs, recipe=job.recipe, seed=job.seed, setup=job.setup
-    )
+        job.data, {"easiest": easy}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup
+    )  # fmt: skip
     half = plan_compare(
-        job.data, {"easiest": easy_half}, runs=job.scale.runs, recipe=job.recipe, seed=job.seed, setup=job.setup,
+        job.data, {"easiest": easy_half}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup,
         baselines=("random",),
     )  # fmt: skip
-    steps = steps_of(job)
-    first = max(4, job.part(0.1 if job.scale.name == "quick" else NORMS))
-    batches = min(BATCHES, 4) if job.scale.name == "quick" else BATCHES
-    norms = TrainingGradientNorms(first)
+    norms = TrainingGradientNorms(given.first)
     kinds, tasks = [], []
     for name, _, _, group in few.groups:
         kind = name if name in (FULL, "easiest") else "random"
@@ -67,7 +100,7 @@ def measure(job: StudyJob) -> Numbers:
         for run, (label, task) in enumerate(group):
             halves.append(("easiest" if name == "easiest" else "random", run, measured(task, [(0, norms)])))
             tasks.append((f"{label}, gradient norms", halves[-1][2]))
-    there = job.execute("pre-training", runs_of(job, job.recipe, tasks))
+    there = job.execute("pre-training", runs_of(job, recipe, tasks))
     rows = np.asarray(easy.indices)
     numbers: Numbers = []
     for (kind, run, wanted), (_, task) in zip(kinds, tasks, strict=False):
@@ -87,15 +120,18 @@ def measure(job: StudyJob) -> Numbers:
             numbers.append(
                 {
                     "what": "pre-training", "subset": kind, "run": run, "step": step,
-                    "epoch": step / job.steps_per_epoch, "batches": batches, **values,
+                    "epoch": step / recipe.steps_per_epoch(len(job.data)), "batches": batches, **values,
                 }
             )  # fmt: skip
     for kind, run, task in halves:
         found = folder_of(task).load_result(norms.key, 0) if there else None
         value = job.made_up((1,), "norms", kind, run)[0] if found is None else found["norms"].mean()
         numbers.append(
-            {"what": "gradient norms", "subset": kind, "run": run, "step": first, "norm": float(value), "keep": 0.5}
-        )
+            {
+                "what": "gradient norms", "subset": kind, "run": run, "step": given.first, "norm": float(value),
+                "keep": given.half,
+            }
+        )  # fmt: skip
     return numbers
 
 
@@ -107,28 +143,18 @@ def means(numbers: Numbers, subset: str, column: str, what: str = "pre-training"
 
 
 def judge(numbers: Numbers) -> list[Verdict]:
-    """Claims 16 and 17: easy against random examples, run by run, over the steps looked at."""
+    """Claims 16 and 17: easy against all examples, and against as few random ones, run by run, over the steps."""
     out = []
-    for column, words in (("test", "test"), ("train", "training"), ("easy", "the easy examples'")):
-        out.append(
-            verdict(
-                16, f"few easy examples train faster than random ones: higher {words} accuracy on the way",
-                100 * means(numbers, "easiest", column), 100 * means(numbers, "random", column), unit="points",
-            )
-        )  # fmt: skip
-    out.append(
-        verdict(
-            16, "batch gradients on easy examples are more coherent than on random ones (cosine to their mean)",
-            means(numbers, "easiest", "cosine"), means(numbers, "random", "cosine"),
-        )
-    )  # fmt: skip
-    out.append(
-        verdict(
-            17, "batch gradient norms in the first steps are larger on the easier half than on a random half",
-            means(numbers, "easiest", "norm", "gradient norms"), means(numbers, "random", "norm", "gradient norms"),
-        )
-    )  # fmt: skip
-    return out
+    for other, words in ((FULL, "all data"), ("random", "as few random ones")):
+        for column, which in (("test", "test"), ("train", "training"), ("easy", "the easy examples'")):
+            easy, beside = 100 * means(numbers, "easiest", column), 100 * means(numbers, other, column)
+            said = f"few easy examples train faster than {words}: higher {which} accuracy on the way"
+            out.append(verdict(16, said, easy, beside, unit="points"))
+        said = f"batch gradients are more coherent with few easy examples than with {words} (cosine to their mean)"
+        out.append(verdict(16, said, means(numbers, "easiest", "cosine"), means(numbers, other, "cosine")))
+    said = "batch gradient norms in the first steps are larger on the easier part than on as many random examples"
+    norms = [means(numbers, subset, "norm", "gradient norms") for subset in ("easiest", "random")]
+    return [*out, verdict(17, said, norms[0], norms[1])]
 
 
 def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
@@ -147,7 +173,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
         flat = {"orthogonal gradients": [1 / math.sqrt(count)]} if column == "cosine" else None
         out[f"coherence-{column}"] = lines(
             curves, xlabel="step", ylabel=label, percent=percent, flat=flat,
-            title=f"{job.data.name}: training on {100 * keep_of(job):.3g} % of the examples",
+            title=f"{job.data.name}: training on {100 * course(job).keep:.3g} % of the examples",
         )  # fmt: skip
     return out
 

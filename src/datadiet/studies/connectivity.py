@@ -25,11 +25,6 @@ def size_of(job: StudyJob) -> int:
     return 200 if job.scale.name == "quick" else 1000
 
 
-def runs_for(job: StudyJob) -> int:
-    """Parents: each costs a run for every spawn step."""
-    return job.scale.runs if job.scale.name == "quick" else min(3, job.scale.runs)
-
-
 def measure(job: StudyJob) -> Numbers:
     size, recipe = size_of(job), restless(job)
     job.need(3 * size, f"subsets of {size} examples")
@@ -37,9 +32,9 @@ def measure(job: StudyJob) -> Numbers:
     per, horizon = recipe.steps_per_epoch(len(job.data)), recipe.horizon(len(job.data))
     # The parent's own scores: at epoch 10 of the paper's 200.
     at = min(10 * per, horizon) if job.scale.name == "paper" else min(max(per, round(0.1 * horizon)), horizon)
-    table = job.score(["el2n"], [at], runs=runs_for(job), recipe=recipe)
+    table = job.score(["el2n"], [at], runs=job.scale.runs, recipe=recipe)
     plan = plan_connectivity(
-        job.data, at=spawned, runs=runs_for(job), children=2, recipe=recipe, seed=job.seed, setup=job.setup,
+        job.data, at=spawned, runs=job.scale.runs, children=2, recipe=recipe, seed=job.seed, setup=job.setup,
         alphas=(0.5,),
     )  # fmt: skip
     job.add("parents", runs_of(job, recipe, plan.families.parents))
@@ -48,7 +43,7 @@ def measure(job: StudyJob) -> Numbers:
     found = None if job.rehearsal else execute_connectivity(plan, job.on_progress)
     numbers: Numbers = []
     values = table.values("el2n", at=at)
-    for run in range(runs_for(job)):
+    for run in range(job.scale.runs):
         order = np.argsort(values[run], kind="stable")
         drawn = stream(job.seed, "connectivity", run, "random").choice(len(order), size, replace=False)
         rows = {"lowest": order[:size], "random": drawn, "highest": order[-size:], "all": None}
