@@ -87,7 +87,9 @@ def test_no_score_at_all_is_still_a_figure():
 
 def test_constant_scores_are_shown():
     figure = gallery(numbered(9), [0] * 9, [0.5] * 9, ["a"], per_class=2)
-    assert shown(figure) == [[0, 1, 7, 8]]
+    ((*rows,),) = shown(figure)
+    assert len({*rows} & {*range(9)}) == 4
+    assert rows != sorted(rows), "files are often sorted: ties are not by row"
 
 
 def test_corrupted_labels_are_framed_with_the_label_given():

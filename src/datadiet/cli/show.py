@@ -17,6 +17,7 @@ from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.sanity import Sanity
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
+from datadiet.selection.order import ascending
 from datadiet.store import Store
 from datadiet.store.files import Damaged, NotOurs, read_json
 
@@ -60,7 +61,7 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
     table = load_table(path)
     name = by or next(score for score in table.names if score in SCORES)
     values = table.difficulty(name)
-    order = values.argsort(kind="stable")
+    order = ascending(values, table.fingerprint)
     order = order[values[order] == values[order]]  # undefined scores rank nowhere
     ends = {"easiest": order[:top].tolist(), "hardest": order[::-1][:top].tolist()}
     file = path / "sanity.json"

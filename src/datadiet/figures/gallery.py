@@ -9,6 +9,7 @@ import numpy as np
 
 from datadiet.errors import DatadietError
 from datadiet.figures.style import INK, SMALL, fitted, new_figure, styled, wrapped
+from datadiet.selection.order import ascending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +132,7 @@ def _picture(axes: Any, picture: np.ndarray, x: float, y: float, *, framed: bool
 def _extremes(members: np.ndarray, scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a class -> its lowest and its highest, each ascending, none in both."""
     members = members[np.isfinite(scores[members])]
-    members = members[np.argsort(scores[members], kind="stable")]
+    members = ascending(scores, None, members)
     low = min(count, (len(members) + 1) // 2)
     return members[:low], members[max(low, len(members) - count) :]
 

@@ -62,6 +62,13 @@ class Tie:
         return z
 
 
+def ascending(values: Array, fingerprint: str | None, rows: Ints | None = None) -> Ints:
+    """Rows (default all) from the lowest value to the highest, NaN last; equal ones in the dataset's order of ties."""
+    rows = np.arange(len(values)) if rows is None else rows
+    ordered: Ints = rows[np.lexsort((Tie.of(fingerprint).rank(rows), values[rows]))]
+    return ordered
+
+
 def parts(n: int) -> Iterator[slice]:
     """The rows 0..n in chunks."""
     for start in range(0, n, CHUNK):

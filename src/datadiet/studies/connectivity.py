@@ -9,6 +9,7 @@ import numpy as np
 from datadiet.dynamics.connectivity import CONNECTED, onset
 from datadiet.flows.connectivity import execute_connectivity, plan_connectivity
 from datadiet.seeds import stream
+from datadiet.selection.order import ascending
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import restless, runs_of, spawn_steps
 from datadiet.studies.study import STUDIES, Numbers, Study
@@ -44,7 +45,7 @@ def measure(job: StudyJob) -> Numbers:
     numbers: Numbers = []
     values = table.values("el2n", at=at)
     for run in range(job.scale.runs):
-        order = np.argsort(values[run], kind="stable")
+        order = ascending(values[run], job.data.fingerprint)
         drawn = stream(job.seed, "connectivity", run, "random").choice(len(order), size, replace=False)
         rows = {"lowest": order[:size], "random": drawn, "highest": order[-size:], "all": None}
         for subset in SUBSETS:

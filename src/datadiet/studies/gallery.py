@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datadiet.selection.order import ascending
 from datadiet.studies.job import StudyJob
 from datadiet.studies.study import STUDIES, Numbers, Study, column
 from datadiet.studies.verdict import Verdict, verdict
@@ -24,12 +25,12 @@ def measure(job: StudyJob) -> Numbers:
     distance = distances(np.asarray(job.data.train.inputs), job.data.labels)
     for name, step in at.items():
         for run, values in enumerate(table.values(name, step)):
-            low, high = ends(values.astype(np.float64), job.data.labels, distance)
+            low, high = ends(values.astype(np.float64), job.data.labels, distance, job.data.fingerprint)
             out.append({"what": "distance", "score": name, "at": step, "run": run, "lowest": low, "highest": high})
         mean = table.mean(name, step)
         for label in np.unique(job.data.labels):
             rows = np.flatnonzero(job.data.labels == label)
-            rows = rows[np.argsort(mean[rows], kind="stable")]
+            rows = ascending(mean, job.data.fingerprint, rows)
             for end, chosen in (("lowest", rows[:PER_CLASS]), ("highest", rows[-PER_CLASS:])):
                 for row in chosen:
                     out.append(
@@ -59,12 +60,14 @@ def distances(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def ends(values: np.ndarray, labels: np.ndarray, distance: np.ndarray) -> tuple[float, float]:
+def ends(
+    values: np.ndarray, labels: np.ndarray, distance: np.ndarray, fingerprint: str | None = None
+) -> tuple[float, float]:
     """The mean distance of the lowest and of the highest scoring part of each class."""
     low, high = [], []
     for label in np.unique(labels):
         rows = np.flatnonzero((labels == label) & np.isfinite(values))
-        rows = rows[np.argsort(values[rows], kind="stable")]
+        rows = ascending(values, fingerprint, rows)
         count = max(1, round(ENDS * len(rows)))
         low.append(distance[rows[:count]].mean())
         high.append(distance[rows[-count:]].mean())

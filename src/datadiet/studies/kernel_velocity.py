@@ -9,6 +9,7 @@ import numpy as np
 from datadiet.flows.measures import Kernel
 from datadiet.flows.score import plan_score
 from datadiet.flows.tasks import folder_of
+from datadiet.selection.order import ascending
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import gone, groups_of, measured, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
@@ -49,7 +50,7 @@ def _of(job: StudyJob, kind: str, data: Any, size: int) -> Numbers:
     per, epochs, runs = job.steps_per_epoch, epochs_of(job), min(job.scale.runs, job.scale.score_runs)
     table = job.score(["el2n"], [epoch * per for epoch in epochs], data=data)
     groups = {
-        epoch: groups_of(np.argsort(table.mean("el2n", at=epoch * per), kind="stable"), GROUPS, size)
+        epoch: groups_of(ascending(table.mean("el2n", at=epoch * per), data.fingerprint), GROUPS, size)
         for epoch in epochs
     }
     plan = plan_score(

@@ -9,6 +9,7 @@ import numpy as np
 from datadiet.dynamics.connectivity import CONNECTED
 from datadiet.flows.lmc import lmc_families
 from datadiet.flows.score import plan_score
+from datadiet.selection.order import ascending
 from datadiet.studies.job import StudyJob
 from datadiet.studies.settling import restless, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
@@ -49,17 +50,19 @@ def measure(job: StudyJob) -> Numbers:
     el2n = job.score(["el2n"], [late], runs=runs, recipe=recipe).values("el2n", at=late)
     numbers: Numbers = []
     for spawn in spawns:
-        numbers += _by_rank(scored.values("lmc", at=spawn), el2n, {"spawn_step": spawn, "el2n_step": late})
+        numbers += _by_rank(
+            scored.values("lmc", at=spawn), el2n, job.data.fingerprint, {"spawn_step": spawn, "el2n_step": late}
+        )
     return numbers
 
 
-def _by_rank(lmc: np.ndarray, el2n: np.ndarray, steps: dict[str, int]) -> Numbers:
+def _by_rank(lmc: np.ndarray, el2n: np.ndarray, fingerprint: str, steps: dict[str, int]) -> Numbers:
     """A row for each run (R, N) and tenth of the examples by EL2N."""
     numbers: Numbers = []
     for run in range(len(lmc)):
         low = lmc[run] < CONNECTED
         easy = np.zeros(len(low), bool)
-        order = np.argsort(el2n[run], kind="stable")
+        order = ascending(el2n[run], fingerprint)
         easy[order[: len(low) // 2]] = True
         for part, rows in enumerate(np.array_split(order, BINS)):
             numbers.append(
