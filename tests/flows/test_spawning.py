@@ -23,6 +23,7 @@ from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradi
 from datadiet.flows.score import plan_score
 from datadiet.flows.spawning import child_task
 from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.seeds import stream
 from datadiet.training.checkpoint import load_weights
 
 END = 4 * PER_EPOCH
@@ -215,3 +216,40 @@ def test_bad_input_before_any_training(tmp_path: Path) -> None:
     found = connectivity(data, at=["1ep"], recipe=RECIPE, setup=setup(tmp_path / "u"))
     with pytest.raises(DatadietError, match="without examples"):
         found.error_barriers([])
+
+
+def test_the_calibrated_control_is_grand_with_statistics_of_the_data(tmp_path: Path) -> None:
+    data = tiny()
+    recipe = {**RECIPE, "model": "resnet8", "model_args": {"width": 4}, "batch_size": 40}
+    options = {"runs": 1, "at": ["0", "2ep"], "recipe": recipe, "setup": setup(tmp_path)}
+    table = dd.score(data, scores=["grand", "grand_calibrated"], **options)
+    plan = plan_score(data, scores=["grand"], **options)
+    batches = Batches(data.train, data)
+    for step in (0, 2 * plan.recipe.steps_per_epoch(len(data))):
+        net = models.build("resnet8", data.input_shape, 3, seed=0, width=4)
+        load_weights(net, state(plan.tasks[0][1], step))
+        # All 120 examples are three batches of 40 whatever their order: by hand, the statistics of such batches.
+        order = stream(*plan.tasks[0][1].spec.stream, "statistics").permutation(120)
+        norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        seen: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {n: [] for n in range(len(norms))}
+        hooks = [
+            norm.register_forward_pre_hook(
+                lambda _, given, to=seen[n]: to.append((given[0].mean((0, 2, 3)), given[0].var((0, 2, 3))))
+            )
+            for n, norm in enumerate(norms)
+        ]
+        net.train()
+        with torch.no_grad():
+            for i in range(0, 120, 40):
+                net(batches.inputs(torch.from_numpy(order[i : i + 40])))
+        for hook, (n, norm) in zip(hooks, enumerate(norms), strict=True):
+            hook.remove()
+            norm.running_mean.copy_(torch.stack([mean for mean, _ in seen[n]]).mean(0))
+            norm.running_var.copy_(torch.stack([var for _, var in seen[n]]).mean(0))
+        wanted = dd.grand(net.eval(), batches.inputs(torch.arange(120)), batches.labels)
+        assert np.allclose(table.mean("grand_calibrated", at=f"{step}it"), wanted, rtol=1e-4)
+    # What was trained has not changed: the run goes on as it would have without.
+    alone = dd.score(data, scores=["grand"], **{**options, "setup": setup(tmp_path / "alone")})
+    for step in table.steps("grand"):
+        assert table.mean("grand", at=f"{step}it").tolist() == alone.mean("grand", at=f"{step}it").tolist()
+    assert not np.allclose(table.mean("grand", at="0"), table.mean("grand_calibrated", at="0"), rtol=0.1)

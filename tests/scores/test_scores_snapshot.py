@@ -103,7 +103,7 @@ def test_every_score_says_what_it_needs_and_which_way_it_points():
         assert entry.name == name
         assert entry.doc
         assert entry.sign == (1 if entry.harder == "higher" else -1)
-        assert entry.needs in ("logits", "model", "trajectory", "run", "children")
+        assert entry.needs in ("logits", "model", "calibrated", "trajectory", "run", "children")
     assert SCORES.get("el2n").needs == SCORES.get("loss").needs == "logits"
     assert SCORES.get("forgetting").columns == ("never_learned",)
     with pytest.raises(DatadietError, match="unknown score 'el2'; did you mean el2n"):

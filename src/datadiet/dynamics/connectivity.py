@@ -29,6 +29,7 @@ from datadiet.task import Task, classification
 from datadiet.training.evaluate import evaluation
 
 CONNECTED = 0.02
+ESTIMATED_ON = 50  # training batches for batch norm's statistics
 STATISTICS = ("interpolated", "re-estimated")
 
 

@@ -76,7 +76,8 @@ def _estimate(
     rows += sum(path.cost(data) for _, path in walked)
     # A score of the network itself (GraNd) costs about a training step for as many examples.
     passes = sum(
-        len(task.marks) * sum(SCORES.get(name).needs == "model" for name in task.scores) for _, task in pending
+        len(task.marks) * sum(SCORES.get(name).needs in ("model", "calibrated") for name in task.scores)
+        for _, task in pending
     )
     gradients = (passes * len(data) + sum(back for _, back in measures)) / recipe.batch_size * step_seconds
     name = engine_for(setup, pending or walked)

@@ -22,6 +22,7 @@ from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
+from datadiet.dynamics.connectivity import ESTIMATED_ON, reestimate
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Diverged, Interrupted
 from datadiet.flows.shared import dataset_of
@@ -40,7 +41,7 @@ from datadiet.flows.tasks import (
 )
 from datadiet.numerics import Numerics, as_before
 from datadiet.scores import SCORES
-from datadiet.seeds import torch_seed
+from datadiet.seeds import stream, torch_seed
 from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
@@ -321,8 +322,9 @@ class _Work:
             elif entry.needs == "run":
                 found[name] = entry.compute(len(self.data), self.task.spec.stream, step)
             else:
+                model = self._calibrated() if entry.needs == "calibrated" else self.model
                 found[name] = self._finite(
-                    _by_model(entry.compute, self.model, self.batches, self.task.numerics), f"values of {name}"
+                    _by_model(entry.compute, model, self.batches, self.task.numerics), f"values of {name}"
                 )
         metas = {column: shard_meta(self.task, name, self.data) for name in names for column in columns([name])}
         for name, values in found.items():
@@ -349,6 +351,15 @@ class _Work:
     def _logits(self, batches: Batches) -> torch.Tensor:
         """(n, C) logits of all rows; weights that the last step blew up show here first."""
         return self._finite(predict(self.model, batches, self.task.numerics), "network's outputs")
+
+    def _calibrated(self) -> nn.Module:
+        """A copy whose batch norm has the statistics of unaugmented training batches."""
+        spec, model = self.task.spec, deepcopy(self.model)
+        rows = stream(*spec.stream, "statistics").permutation(self.order.indices)
+        size = min(spec.recipe.batch_size, len(rows))
+        cuts = [rows[i : i + size] for i in range(0, min(len(rows), ESTIMATED_ON * size) - size + 1, size)]
+        reestimate(model, (self.batches.inputs(torch.from_numpy(cut).to(self.device)) for cut in cuts))
+        return model
 
     def _finite(self, values: torch.Tensor, what: str) -> torch.Tensor:
         if not bool(torch.isfinite(values).all()):

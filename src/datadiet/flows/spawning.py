@@ -15,7 +15,7 @@ import torch
 from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
-from datadiet.dynamics.connectivity import Path, along, pairs
+from datadiet.dynamics.connectivity import ESTIMATED_ON, Path, along, pairs
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.execute import OnProgress, run_tasks
@@ -31,7 +31,6 @@ from datadiet.training.evaluate import predict
 from datadiet.training.recipe import NUMERICS_VERSION, Recipe
 
 RESULT = "path"
-ESTIMATED_ON = 50  # training batches for batch norm's statistics
 
 
 def child_task(parent: RunTask, step: int, number: int, until: int) -> RunTask:

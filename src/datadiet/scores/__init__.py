@@ -11,6 +11,7 @@ from datadiet.scores.entropy import entropy
 from datadiet.scores.export import load_table
 from datadiet.scores.forgetting import Forgetting, forgetting
 from datadiet.scores.grand import grand
+from datadiet.scores.grand_calibrated import grand_calibrated
 from datadiet.scores.input_norm import input_norm
 from datadiet.scores.lmc import lmc
 from datadiet.scores.loss import loss
@@ -39,6 +40,7 @@ __all__ = [
     "entropy",
     "forgetting",
     "grand",
+    "grand_calibrated",
     "input_norm",
     "lmc",
     "load_table",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from datadiet.registry import Registry
 
-Needs = Literal["logits", "model", "trajectory", "run", "children"]
+Needs = Literal["logits", "model", "calibrated", "trajectory", "run", "children"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Score:
     Args:
         name: how it is asked for.
         needs: what `compute` is given. "logits": `(logits, labels) -> (B,)`, of a network in eval mode on unaugmented
-            inputs; "model": `(model, inputs, labels) -> (B,)`; "trajectory": `(n, device) -> accumulator` of what
+            inputs; "model": `(model, inputs, labels) -> (B,)`; "calibrated": the same, of a copy whose batch norm has
+            statistics of training batches; "trajectory": `(n, device) -> accumulator` of what
             training saw of n examples; "run": `(n, (seed, purpose, run), step) -> (n,)`, of a run's name alone;
             "children": `(ends, middles, pairs) -> (n,)`, losses of networks spawned at that step and between them.
         compute: the function.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1.0  # points of accuracy: "as good as"
 KEEPS = {"cinic10": 0.6, "cifar100": 0.75}  # DD's; a half elsewhere
 SCORED = ("el2n", "grand", "forgetting")
+CONTROL = "grand_calibrated"  # of GraNd at initialisation, where batch norm in eval mode does nothing
 
 
 def measure(job: StudyJob) -> Numbers:
@@ -33,6 +34,9 @@ def measure(job: StudyJob) -> Numbers:
             label = f"{name} at {step}"
             subsets[label] = select(table, name, keep, at=step, seed=job.seed)
             about[label] = {"series": name, "at": step, "keep": keep, "epoch": step / job.steps_per_epoch}
+    control = job.score([CONTROL], [0])
+    subsets[f"{CONTROL} at 0"] = select(control, CONTROL, keep, at=0, seed=job.seed)
+    about[f"{CONTROL} at 0"] = {"series": CONTROL, "at": 0, "keep": keep, "epoch": 0.0}
     rows = rows_of(job.compare(subsets), about)
     return [{**row, "early": row.get("at") == job.early_step} for row in rows]
 
@@ -76,7 +80,8 @@ def judge(numbers: Numbers) -> list[Verdict]:
                 note="" if name == "el2n" else "claimed by DD; later work did not reproduce it",
             )
         )
-    return out
+    said = "… also where batch norm's statistics are estimated first (a control)"
+    return [*out, verdict(1, said, points(numbers, series=CONTROL, at=0), drawn, unit="points")]
 
 
 def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
