@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from tiny_flows import PER_EPOCH, RECIPE, results, setup, tiny
 
 import datadiet as dd
+from datadiet.flows.execute import run_tasks
+from datadiet.flows.score import plan_score
 from datadiet.scores import SCORES
 from datadiet.scores.base import Score
 from datadiet.store import Store
@@ -175,3 +178,29 @@ def test_a_smaller_question_leaves_the_state_of_an_interrupted_longer_run_alone(
     score(tmp_path, runs=1, at="3ep")
     assert stretches == [(20, 21)]
     assert folder.load_resume() is None
+
+
+def test_runs_that_were_measured_alone_were_followed_all_the_same(tmp_path: Path, stretches: Stretches) -> None:
+    plan = plan_score(tiny(), scores=["el2n"], runs=2, at="1ep", recipe=RECIPE, setup=setup(tmp_path / "store"))
+    alone = [(label, replace(task, marks=(), scores=(), keep=(7, 14), until=14)) for label, task in plan.tasks]
+    run_tasks(alone, tiny(), setup(tmp_path / "store"))
+    stretches.clear()
+    found = score(tmp_path, scores=["forgetting"], at="2ep")
+    assert stretches == []
+    assert found.values("forgetting").tobytes() == score(tmp_path, "straight", at="2ep").values("forgetting").tobytes()
+
+
+def test_a_run_goes_on_from_the_newest_state_that_serves(tmp_path: Path, stretches: Stretches) -> None:
+    score(tmp_path, at=["1ep", "2ep"], runs=1)
+    store = Store(tmp_path / "store")
+    (name,) = store.runs()
+    point = store.run(name).load_checkpoint(14)
+    assert point is not None
+    plain = {key: value for key, value in point.tensors.items() if not key.startswith("observer/")}
+    assert len(plain) < len(point.tensors)
+    store.run(name).save_checkpoint(14, plain, point.meta)
+    stretches.clear()
+    found = score(tmp_path, at="3ep", runs=1)
+    assert stretches == [(7, 21)], "not from the beginning"
+    straight = score(tmp_path, "straight", at="3ep", runs=1)
+    assert found.values("forgetting").tobytes() == straight.values("forgetting").tobytes()

@@ -149,7 +149,7 @@ class _Work:
             {
                 name: entry.compute(len(data), self.device)
                 for name, entry in SCORES.items()
-                if entry.needs == "trajectory" and task.marks
+                if entry.needs == "trajectory" and (task.marks or spec.purpose == "score")
             }
         )
         if spec.parent is not None:
@@ -232,8 +232,8 @@ class _Work:
 
     def _start(self, at_most: int) -> None:
         """Take up the newest state up to a step that has all that is needed, or the beginning."""
-        point = self.folder.latest(at_most)
-        if point is not None and self._serves(point, list(self.task.scores)):
+        point = self.folder.latest(at_most, lambda point: self._serves(point, list(self.task.scores)))
+        if point is not None:
             self._restore(point)
         elif not self.begun:  # a later checkpoint was looked at before
             self._begin()

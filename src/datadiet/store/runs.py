@@ -195,19 +195,19 @@ class RunFolder:
         """Remove the resume point, where there is one."""
         (self.path / "resume.safetensors").unlink(missing_ok=True)
 
-    def latest(self, at_most: int | None = None) -> Point | None:
-        """The good state with the largest step up to `at_most`, be it a checkpoint or the resume point."""
+    def latest(self, at_most: int | None = None, serves: Callable[[Point], bool] = lambda point: True) -> Point | None:
+        """The good state with the largest step up to `at_most` that serves, be it a checkpoint or the resume point."""
 
         def fits(step: int) -> bool:
             return at_most is None or step <= at_most
 
         resume = self.load_resume()
-        best = resume if resume is not None and fits(resume.step) else None
+        best = resume if resume is not None and fits(resume.step) and serves(resume) else None
         for step in reversed([step for step in self.steps() if fits(step)]):
             if best is not None and step < best.step:
                 break
             checkpoint = self.load_checkpoint(step)
-            if checkpoint is not None:
+            if checkpoint is not None and serves(checkpoint):
                 return checkpoint
         return best
 
