@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from datadiet.errors import DatadietError
 from datadiet.figures import accuracy_against_keep, windows
 from datadiet.figures.labels import apart
+from datadiet.figures.lines import lines
 from datadiet.figures.style import looks, ramp
 
 KEEPS = (0.1, 0.3, 0.5, 0.8)
@@ -273,3 +274,19 @@ def test_a_chosen_window_outside_the_grid_is_refused():
         windows(grid(), chosen=(0.5, 0.3))
     with pytest.raises(DatadietError, match="no finished window"):
         windows({0.5: {0.1: [np.nan]}})
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+def test_the_band_of_lines_is_what_the_note_says(deviation):
+    cells = grid(runs=5)
+    figure = lines({"a": cells[0.3]}, xlabel="x", ylabel="y", percent=True, deviation=deviation)
+    (axes,) = figure.axes
+    corners = axes.collections[0].get_paths()[0].vertices
+    for x, values in cells[0.3].items():
+        at, given = corners[np.isclose(corners[:, 0], x), 1], 100 * values
+        mean = sum(given) / 5
+        off = (sum((v - mean) ** 2 for v in given) / 4) ** 0.5
+        wanted = [mean - off, mean + off] if deviation else np.percentile(given, [16, 84])
+        assert np.allclose([at.min(), at.max()], wanted)
+    said = "standard deviation" if deviation else "16th–84th percentile"
+    assert f"mean and {said} of 5 runs" in words_of(figure)

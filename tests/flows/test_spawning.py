@@ -66,7 +66,9 @@ def test_a_child_spawned_at_the_end_is_its_parent(tmp_path: Path) -> None:
     assert not found.per_example(END).any()
     assert np.abs(found.per_example(0)).max() > 0
     assert found.onset(kind="loss") is not None
-    assert "step" in str(found) or "none" in str(found)
+    for words, kind in (("error barrier below 2 %", "error"), ("loss barrier below 0.02", "loss")):
+        step = found.onset(kind=kind)
+        assert f"connected ({words}): " + ("at none of them" if step is None else f"from step {step:,}") in str(found)
 
 
 def test_barriers_are_those_of_the_networks_by_hand(tmp_path: Path) -> None:

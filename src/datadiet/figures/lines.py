@@ -30,6 +30,7 @@ def lines(
     percent: bool = False,
     ordered: bool = False,
     ticks: bool = True,
+    deviation: bool = False,
 ) -> Figure:
     """Mean with its 16th-84th percentile over runs against x, a line for each label.
 
@@ -41,10 +42,11 @@ def lines(
         percent: the values are fractions, shown in percent.
         ordered: the labels stand for an ordered quantity, drawn from light to dark.
         ticks: a tick at each x, as far as there is room; else matplotlib's own.
+        deviation: the band is the standard deviation over runs to both sides, as the lottery's paper reports.
     """
     by = 100.0 if percent else 1.0
-    found = {str(label): _line(points, by) for label, points in curves.items()}
-    across = {str(label): _spread(values, by) for label, values in (flat or {}).items()}
+    found = {str(label): _line(points, by, deviation) for label, points in curves.items()}
+    across = {str(label): _spread(values, by, deviation) for label, values in (flat or {}).items()}
     spreads = [one for line in found.values() for one in line.values()] + list(across.values())
     if not any(one.runs for one in spreads):
         raise DatadietError("there is no finished run to draw", where="curves", fix="give at least one")
@@ -72,22 +74,26 @@ def lines(
     label_ends(axes, ends, (low, high))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
-    heading(axes, title, runs.note(spreads) if note is None else note)
+    band = "standard deviation" if deviation else runs.PERCENTILES
+    heading(axes, title, runs.note(spreads, band) if note is None else note)
     return figure
 
 
-def _line(points: Mapping[float, Any], by: float) -> dict[float, runs.Spread]:
-    found = {float(x): _spread(values, by) for x, values in points.items()}
+def _line(points: Mapping[float, Any], by: float, deviation: bool) -> dict[float, runs.Spread]:
+    found = {float(x): _spread(values, by, deviation) for x, values in points.items()}
     return {x: found[x] for x in sorted(found) if found[x].runs}
 
 
-def _spread(values: Any, by: float) -> runs.Spread:
-    """Any values (runs,) -> their mean and 16th and 84th percentile, times `by`."""
+def _spread(values: Any, by: float, deviation: bool) -> runs.Spread:
+    """Any values (runs,) -> their mean and 16th and 84th percentile, or what lies a deviation off, times `by`."""
     array = by * np.atleast_1d(np.asarray(values, np.float64)).ravel()
     array = array[np.isfinite(array)]
     if not array.size:
         return runs.Spread(np.nan, np.nan, np.nan, 0)
     low, high = np.percentile(array, [16, 84])
+    if deviation:
+        off = array.std(ddof=1) if array.size > 1 else 0.0
+        low, high = array.mean() - off, array.mean() + off
     return runs.Spread(float(array.mean()), float(low), float(high), array.size)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from datadiet.errors import DatadietError
 
+PERCENTILES = "16th–84th percentile"
+
 
 class Spread(NamedTuple):
     """Of values (runs,): mean, 16th and 84th percentile in percent, and how many runs there were."""
@@ -45,7 +47,7 @@ def line(points: Mapping[Any, Any], what: str, name: str = "keep") -> dict[float
     return dict(sorted(found.items()))
 
 
-def note(spreads: list[Spread]) -> str:
+def note(spreads: list[Spread], band: str = PERCENTILES) -> str:
     """What the marks are made of: "mean and 16th–84th percentile of 4 runs"."""
     counts = sorted({one.runs for one in spreads if one.runs})
     if not counts:
@@ -53,7 +55,7 @@ def note(spreads: list[Spread]) -> str:
     if counts == [1]:
         return "one run each"
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
-    return f"mean and 16th–84th percentile of {number} runs"
+    return f"mean and {band} of {number} runs"
 
 
 def limits(spreads: list[Spread]) -> tuple[float, float]:

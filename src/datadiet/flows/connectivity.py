@@ -85,9 +85,10 @@ class Connectivity:
         for i, step in enumerate(self.steps):
             error, loss = self.error_barriers()[:, i].mean(), self.loss_barriers()[:, i].mean()
             lines.append(f"{step:>10,}   {100 * error:11.2f} %   {loss:12.4f}")
-        found = self.onset()
-        settled = "at none of them" if found is None else f"from step {found:,}"
-        lines.append(f"connected (error barrier below 2 %): {settled}")
+        for words, kind in (("error barrier below 2 %", "error"), ("loss barrier below 0.02", "loss")):
+            found = self.onset(kind=kind)
+            settled = "at none of them" if found is None else f"from step {found:,}"
+            lines.append(f"connected ({words}): {settled}")
         return "\n".join(lines)
 
 

@@ -156,7 +156,7 @@ class Lottery:
         }
         return lines(
             curves, xlabel="all weights / weights left", ylabel="test accuracy", percent=True, log=True,
-            title=f"{self.dataset}: sparse networks by pre-training",
+            title=f"{self.dataset}: sparse networks by pre-training", deviation=True,
         )  # fmt: skip
 
     def save(self, folder: Path) -> list[Path]:

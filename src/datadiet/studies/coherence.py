@@ -173,7 +173,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
         flat = {"orthogonal gradients": [1 / math.sqrt(count)]} if column == "cosine" else None
         out[f"coherence-{column}"] = lines(
             curves, xlabel="step", ylabel=label, percent=percent, flat=flat,
-            title=f"{job.data.name}: training on {100 * course(job).keep:.3g} % of the examples",
+            title=f"{job.data.name}: training on {100 * course(job).keep:.3g} % of the examples", deviation=True,
         )  # fmt: skip
     return out
 

@@ -103,7 +103,7 @@ def figures(job: StudyJob, numbers: Numbers, name: str, title: str) -> dict[str,
     out = {
         name: lines(
             curves, xlabel="all weights / weights left", ylabel="test accuracy", percent=True, log=True,
-            title=f"{job.data.name}: {title}; subsets of {size:,}",
+            title=f"{job.data.name}: {title}; subsets of {size:,}", deviation=True,
         )
     }  # fmt: skip
     level = deepest(numbers)
@@ -116,7 +116,7 @@ def figures(job: StudyJob, numbers: Numbers, name: str, title: str) -> dict[str,
         flat = {words[kind]: points(numbers, level, kind=kind) / 100 for kind in (FULL, ALL, NONE)}
         out[f"{name}-size"] = lines(
             swept, xlabel="examples pre-trained on", ylabel="test accuracy", percent=True, log=True, flat=flat,
-            title=f"{job.data.name}: {title}, at {left(numbers, level):.3g} % of the weights",
+            title=f"{job.data.name}: {title}, at {left(numbers, level):.3g} % of the weights", deviation=True,
         )  # fmt: skip
     return out
 

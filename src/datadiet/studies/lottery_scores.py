@@ -78,6 +78,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
             {name: by_sparsity(numbers, kind=kind, examples=size) for kind, name in words.items()},
             xlabel="all weights / weights left", ylabel="test accuracy", percent=True, log=True,
             title=f"{job.data.name}: sparse networks after {numbers[0]['half']:,} steps on {size:,} examples",
+            deviation=True,
         )
         for size in sizes
     }  # fmt: skip

@@ -210,6 +210,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
         out["warmup" if len(sizes) == 1 else f"warmup-{size}"] = lines(
             curves, xlabel="steps of warm-up", ylabel="test accuracy", percent=True, log=True,
             title=f"{job.data.name}, batch {numbers[0]['batch']:,}: examples used during the warm-up",
+            deviation=True,
         )  # fmt: skip
     return out
 
