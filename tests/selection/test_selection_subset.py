@@ -109,6 +109,15 @@ def test_the_class_balance_is_reported_and_a_class_that_falls_is_warned_about(ca
     assert select(scores, 0.5, labels=labels, balanced=True).warnings == ()
 
 
+def test_a_class_too_small_for_the_balance_is_named():
+    labels = np.repeat([0, 1], [8, 40])
+    for names, said in (((), "class 0"), (("cat", "dog"), "class cat")):
+        with pytest.raises(DatadietError, match=f"{said} has 8 examples, and balanced classes need 12 of it"):
+            select(np.arange(48.0), 0.5, labels=labels, class_names=names, balanced=True)
+        with pytest.raises(DatadietError, match=rf"{said} has 8 examples; a window from offset 0\.5 that keeps 6"):
+            select(np.arange(48.0), 0.25, "window", offset=0.5, labels=labels, class_names=names, balanced=True)
+
+
 def test_options_and_names_are_checked_before_anything_is_chosen():
     scores = np.arange(10.0)
     with pytest.raises(DatadietError, match="did you mean hardest"):

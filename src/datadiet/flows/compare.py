@@ -196,7 +196,7 @@ def plan_compare(
             drawn = [
                 select_rows(
                     np.zeros(len(data)), keep, "random", labels=data.labels if balanced else None, balanced=balanced,
-                    fingerprint=data.fingerprint, seed=seed, run=run,
+                    class_names=data.classes, fingerprint=data.fingerprint, seed=seed, run=run,
                 )
                 for run in range(runs)
             ]  # fmt: skip

@@ -116,7 +116,7 @@ class Pretraining:
         keep: Any = f"{self.size}/{len(data)}"
         if self.policy == "random":
             return select_rows(
-                np.zeros(len(data)), keep, "random", labels=data.labels, balanced=balanced,
+                np.zeros(len(data)), keep, "random", labels=data.labels, class_names=data.classes, balanced=balanced,
                 fingerprint=data.fingerprint, seed=seed, run=run, warn_below=0.0,
             )  # fmt: skip
         assert table is not None, "scores are taken before subsets"

@@ -17,6 +17,14 @@ from datadiet.selection.order import Array, Ints, Order, Tie, group_sizes, parts
 MOST_CLASSES = 1_000_000
 
 
+class TooSmall(DatadietError):
+    """A class has not what the balance wants of it; `select` says its name where it knows it."""
+
+    def __init__(self, number: int, words: str, fix: str, name: str | None = None) -> None:
+        super().__init__(f"class {number if name is None else name} {words}", fix=fix)
+        self.number, self.words = number, words
+
+
 def checked_labels(labels: npt.ArrayLike | None, n: int, *, needed_by: str | None = None) -> Array:
     """Class numbers as an array (N,) of non-negative integers; a memory-mapped one stays as it is."""
     if labels is None:
@@ -65,8 +73,9 @@ def enough(sizes: Ints, quota: Ints) -> None:
     short = np.flatnonzero(sizes < quota)
     if len(short):
         c = int(short[0])
-        raise DatadietError(
-            f"class {c} has {int(sizes[c])} examples, and balanced classes need {int(quota[c])} of it",
+        raise TooSmall(
+            c,
+            f"has {int(sizes[c])} examples, and balanced classes need {int(quota[c])} of it",
             fix="keep less, or leave the balance out",
         )
 
@@ -83,8 +92,9 @@ def ranges(order: Order, quota: Ints, policy: str, offset: object = 0) -> tuple[
     # The share of a class and its offset may both round up; more than that is a window out of the class.
     worst = int(over.argmax())
     if over[worst] > 1:
-        raise DatadietError(
-            f"class {worst} has {int(order.sizes[worst])} examples; a window from offset {offset} that keeps "
+        raise TooSmall(
+            worst,
+            f"has {int(order.sizes[worst])} examples; a window from offset {offset} that keeps "
             f"{int(quota[worst])} of them leaves the class",
             fix="keep less, lower the offset, or leave the balance out",
         )

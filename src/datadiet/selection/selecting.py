@@ -13,7 +13,7 @@ import numpy.typing as npt
 from datadiet.errors import DatadietError
 from datadiet.seeds import stream
 from datadiet.selection import counts
-from datadiet.selection.balance import checked_labels, fallen
+from datadiet.selection.balance import TooSmall, checked_labels, fallen
 from datadiet.selection.order import Array, Ints, Tie, checked, group_sizes, parts
 from datadiet.selection.policy import POLICIES, check_options, options_of
 from datadiet.selection.subset import Subset
@@ -42,7 +42,7 @@ def select(
         keep: the part kept, in (0, 1].
         policy: a registered name: hardest, easiest, window, random, stratified, quota, …
         labels: (N,) training labels as class numbers; needed for `balanced`, else for the report only.
-        class_names: for warnings; else their numbers.
+        class_names: for warnings and errors; else their numbers.
         balanced: the same number from each class.
         fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
         seed, run: of the stream "subset", for policies that draw; another run is another draw.
@@ -66,7 +66,12 @@ def select(
             )
     classes = None if labels is None else checked_labels(labels, n)
     rng = stream(seed, "subset", run, policy)
-    rows = function(scores, count, tie=Tie.of(fingerprint), labels=classes, rng=rng, **options)
+    try:
+        rows = function(scores, count, tie=Tie.of(fingerprint), labels=classes, rng=rng, **options)
+    except TooSmall as error:
+        if error.number >= len(class_names):
+            raise
+        raise TooSmall(error.number, error.words, str(error.fix), class_names[error.number]) from None
     if len(rows) != count:
         raise DatadietError(f"the policy {policy!r} returned {len(rows)} rows instead of {count}")
     rows = np.ascontiguousarray(rows, np.int64)
