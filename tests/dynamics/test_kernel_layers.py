@@ -45,7 +45,9 @@ def agree(layer: nn.Module, x: Tensor, *, loop: bool = False) -> None:
         assert error(found, wanted) < 1e-9
     single = ntk(model.float(), x.float() if x.is_floating_point() else x)
     assert single.dtype == torch.float32
-    assert error(single, wanted) < 1e-4
+    # Where tanh saturates the network itself has lost digits by then: no worse than autograd in float32.
+    plain = by_loop(model, x, len(x)) if loop else by_jacrev(model, x.float())
+    assert error(single, wanted) < max(1e-4, 4 * error(plain, wanted))
 
 
 @quick
