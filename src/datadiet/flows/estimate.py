@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,21 @@ class Estimate:
         return asdict(self)
 
 
-def _estimate(
-    plan: Plan, tasks: Sequence[tuple[str, RunTask]], paths: Sequence[tuple[str, PathTask]], timings: Timings
-) -> Estimate:
-    """Count what is missing of some of a plan's tasks, and time a few steps and one scoring batch."""
+@dataclass
+class _Part:
+    """What is estimated together: tasks of a plan, and the lines between their networks by the name of their result."""
+
+    plan: Plan
+    tasks: list[tuple[str, RunTask]] = field(default_factory=list)
+    paths: dict[str, tuple[str, PathTask]] = field(default_factory=dict)
+
+
+def _estimate(part: _Part, timings: Timings) -> Estimate:
+    """Count what is missing, and time a few steps and one scoring batch."""
+    plan, tasks = part.plan, part.tasks
     data, recipe, setup = plan.data, plan.recipe, plan.setup
     pending = [(label, task) for label, task in tasks if not is_done(task, data)]
-    walked = [(label, path) for label, path in paths if not path.is_done(data)]
+    walked = [(label, path) for label, path in part.paths.values() if not path.is_done(data)]
     if not pending and not walked:
         return Estimate(len(tasks), 0, 0, 0.0, 0.0, 0, 1, "")
     steps = sum(max(0, task.until - _latest(task)) for _, task in pending)
@@ -104,7 +112,7 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
         mine = (is_done(task, one.data), -task.until, place)
         chosen[task.spec.name] = min(mine, chosen.get(task.spec.name, mine))
     counted = {place for _, _, place in chosen.values()}
-    groups: dict[tuple[str, str, str], tuple[Plan, list[tuple[str, RunTask]], dict[str, tuple[str, PathTask]]]] = {}
+    parts: dict[tuple[str, str, str], _Part] = {}
     place, several = 0, len({one.recipe.model for _, one in stages}) > 1
     mixed = len({one.data.noise is None for _, one in stages}) > 1
     for stage, one in stages:
@@ -113,16 +121,16 @@ def estimates(stages: Sequence[tuple[str, Plan]]) -> list[tuple[str, Estimate]]:
         key = (name, one.data.fingerprint, str(one.recipe))
         for labelled in one.tasks:
             if place in counted:
-                groups.setdefault(key, (one, [], {}))[1].append(labelled)
+                parts.setdefault(key, _Part(one)).tasks.append(labelled)
             place += 1
         for label, path in one.paths if isinstance(one, Runs) else ():
-            groups.setdefault(key, (one, [], {}))[2][path.spec.name] = label, path
+            parts.setdefault(key, _Part(one)).paths[path.spec.name] = label, path
     out: list[tuple[str, Estimate]] = []
     timings: Timings = {}
     numbers: Counter[str] = Counter()
-    for (name, _, _), (one, tasks, paths) in groups.items():
+    for (name, _, _), part in parts.items():
         numbers[name] += 1
-        cost = _estimate(one, tasks, list(paths.values()), timings)
+        cost = _estimate(part, timings)
         out.append((name if numbers[name] == 1 else f"{name} ({numbers[name]})", cost))
     return out
 

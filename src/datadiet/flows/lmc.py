@@ -34,10 +34,10 @@ def spawned_scores(names: Sequence[str]) -> list[str]:
     return [name for name in names if SCORES.get(name).needs == "children"]
 
 
-def spawned(
+def missing_children(
     names: Sequence[str], tasks: Sequence[tuple[str, RunTask]], marks: Sequence[int], data: Dataset
 ) -> Families | None:
-    """The children that such scores would need, for an estimate of their cost; None where none is missing."""
+    """The children that such scores still need, for an estimate of their cost; None where none is missing."""
     missing = [
         mark for mark in marks for name in spawned_scores(names)
         if not all(has_score(task, folder_of(task), name, mark) for _, task in tasks)

@@ -30,8 +30,7 @@ from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_
 from datadiet.scores import ScoreTable
 from datadiet.selection import POLICIES as REGISTERED
 from datadiet.selection import Subset
-from datadiet.selection.balance import room as balanced_room
-from datadiet.selection.order import Tie
+from datadiet.selection.balance import largest_offset
 from datadiet.selection.policy import check_options
 from datadiet.source import is_ours
 from datadiet.store.files import writable_folder, write_json
@@ -144,7 +143,7 @@ def plan_run(
     folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
     ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
-    with quiet():  # what cannot be selected by any scores is refused before there are scores
+    with quiet():  # what our policies cannot select by any scores is refused before there are scores
         subsets_of(replace(made, policies=ours), made_up_scores(plan))
     if not tune:
         return made
@@ -235,8 +234,10 @@ def comparing(plan: RunPlan, subsets: Mapping[str, Any]) -> ComparePlan:
 def _options(policy: str, keep: float, balanced: Dataset | None) -> dict[str, Any]:
     if policy != "window":
         return {}
-    room = 1.0 if balanced is None else balanced_room(balanced.labels, keep, Tie.of(balanced.fingerprint))
-    return {"offset": min(window_offset(keep), room)}
+    offset = window_offset(keep)
+    if balanced is not None:
+        offset = min(offset, largest_offset(balanced.labels, keep, balanced.fingerprint))
+    return {"offset": offset}
 
 
 def window_offset(keep: float) -> float:

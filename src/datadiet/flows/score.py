@@ -16,7 +16,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
-from datadiet.flows.lmc import spawned, spawned_scores, take_spawned
+from datadiet.flows.lmc import missing_children, spawned_scores, take_spawned
 from datadiet.flows.plan import (
     Network,
     Plan,
@@ -70,7 +70,7 @@ class ScorePlan:
 
     def stages(self) -> list[tuple[str, Plan]]:
         """What will be trained: the scoring runs, and children of theirs where a score needs them."""
-        found = spawned(self.scores, self.tasks, self.marks, self.data)
+        found = missing_children(self.scores, self.tasks, self.marks, self.data)
         if found is None:
             return [("scoring", self)]
         paths = list(found.paths.values())

@@ -26,9 +26,8 @@ from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_s
 from datadiet.flows.select import select
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
-from datadiet.selection.balance import room as balanced_room
+from datadiet.selection.balance import largest_offset
 from datadiet.selection.counts import fraction
-from datadiet.selection.order import Tie
 from datadiet.steps import Step
 from datadiet.training.recipe import Recipe
 
@@ -254,7 +253,7 @@ def grid_of(
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
         room = round(1 - keep, 9)
         if offsets is None:
-            room = min([room, *(balanced_room(one.labels, keep, Tie.of(one.fingerprint)) for one in balanced)])
+            room = min([room, *(largest_offset(one.labels, keep, one.fingerprint) for one in balanced)])
         tried = [*np.arange(0, room - 1e-9, OFFSET_STEP), room] if offsets is None else offsets
         fitting = sorted({_fitting(float(o), keep) for o in tried if -1e-9 <= o <= room + 1e-9})
         if offsets is not None and not fitting:

@@ -18,11 +18,16 @@ MOST_CLASSES = 1_000_000
 
 
 class TooSmall(DatadietError):
-    """A class has not what the balance wants of it; `select` says its name where it knows it."""
+    """A class has not what the balance wants of it."""
 
-    def __init__(self, number: int, words: str, fix: str, name: str | None = None) -> None:
-        super().__init__(f"class {number if name is None else name} {words}", fix=fix)
-        self.number, self.words = number, words
+    def __init__(self, number: int, words: str, fix: str, name: str = "") -> None:
+        super().__init__(f"class {name or number} {words}", fix=fix)
+        self._given = number, words, fix
+
+    def named(self, names: Sequence[str]) -> TooSmall:
+        """The same with the class's name, where there is one."""
+        number = self._given[0]
+        return TooSmall(*self._given, names[number]) if number < len(names) else self
 
 
 def checked_labels(labels: npt.ArrayLike | None, n: int, *, needed_by: str | None = None) -> Array:
@@ -102,11 +107,11 @@ def ranges(order: Order, quota: Ints, policy: str, offset: object = 0) -> tuple[
     return low, low + quota
 
 
-def room(labels: npt.ArrayLike, keep: float | Fraction | str, tie: Tie) -> float:
-    """The largest offset of a balanced window that keeps `keep`: from a higher one the smallest class has too few."""
+def largest_offset(labels: npt.ArrayLike, keep: float | Fraction | str, fingerprint: str | None) -> float:
+    """Of a balanced window that keeps `keep`: from a higher one the smallest class has too few."""
     array = checked_labels(labels, np.size(labels))
     sizes = group_sizes(array)
-    quota = quotas(sizes, counted(keep, len(array)), tie)
+    quota = quotas(sizes, counted(keep, len(array)), Tie.of(fingerprint))
     there = sizes > 0
     return math.floor(1e9 * float(np.min(1 - quota[there] / sizes[there]))) / 1e9
 

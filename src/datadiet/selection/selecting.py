@@ -69,9 +69,7 @@ def select(
     try:
         rows = function(scores, count, tie=Tie.of(fingerprint), labels=classes, rng=rng, **options)
     except TooSmall as error:
-        if error.number >= len(class_names):
-            raise
-        raise TooSmall(error.number, error.words, str(error.fix), class_names[error.number]) from None
+        raise error.named(class_names) from None
     if len(rows) != count:
         raise DatadietError(f"the policy {policy!r} returned {len(rows)} rows instead of {count}")
     rows = np.ascontiguousarray(rows, np.int64)

@@ -30,7 +30,7 @@ def replicates(job: StudyJob) -> int:
     return {"quick": 4, "small": 3}.get(job.scale.name, 2)
 
 
-def course(job: StudyJob) -> tuple[Recipe, list[int], int]:
+def recipe_and_steps(job: StudyJob) -> tuple[Recipe, list[int], int]:
     """The recipe, the steps at which children are spawned, and that of EL2N: the paper's at its scale."""
     given = terms(job)
     if job.scale.name == "paper" and given.preset is not None:
@@ -41,7 +41,7 @@ def course(job: StudyJob) -> tuple[Recipe, list[int], int]:
 
 
 def measure(job: StudyJob) -> Numbers:
-    (recipe, spawns, late), runs = course(job), replicates(job)
+    (recipe, spawns, late), runs = recipe_and_steps(job), replicates(job)
     job.need(10 * BINS, f"{BINS} bins of 10 examples")
     plan = plan_score(job.data, scores=["lmc"], runs=runs, at=spawns, recipe=recipe, seed=job.seed, setup=job.setup)
     planned = lmc_families(plan.tasks, job.data, spawns, recipe.horizon(len(job.data)))
