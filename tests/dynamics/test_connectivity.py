@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from datadiet.dynamics.connectivity import (
+    ESTIMATED_ON,
     Path,
     above_line,
     check_alphas,
+    estimated_on,
     interpolated,
     linear_path,
     onset,
@@ -118,6 +120,18 @@ def test_statistics_estimated_anew_are_those_of_the_batches() -> None:
     assert torch.allclose(net[1].running_var, var, atol=1e-5)
     assert [m.training for m in net.modules()] == before
     assert net[1].momentum == 0.1
+
+
+@given(st.integers(2, 400), st.integers(1, 40), st.integers(0, 9))
+def test_statistics_are_estimated_on_whole_batches_of_different_rows(count: int, size: int, seed: int) -> None:
+    rows = 7 * np.arange(count)
+    cuts = estimated_on(rows, size, np.random.default_rng(seed))
+    whole = min(max(size, 2), count)
+    assert {len(cut) for cut in cuts} == {whole}
+    assert len(cuts) == min(count // whole, ESTIMATED_ON)
+    drawn = np.concatenate(cuts)
+    assert len(np.unique(drawn)) == len(drawn)
+    assert np.isin(drawn, rows).all()
 
 
 def test_re_estimated_paths_differ_only_between_the_ends() -> None:

@@ -349,8 +349,8 @@ def test_the_estimate_counts_the_lines_between_children(tmp_path: Path, monkeypa
         return cost.seconds
 
     assert walked(children=4, alphas=[0.25, 0.5]) == (4 + 6 * 2) * 120
-    # For statistics anew all 120 examples go through at each point between two, since 50 batches of 16 are more.
-    assert walked(children=2, statistics="re-estimated") == (2 + 1) * 120 + 120
+    # For statistics anew 7 whole batches of 16 go through at each point between two, of the 50 that are wanted.
+    assert walked(children=2, statistics="re-estimated") == (2 + 1) * 120 + 7 * 16
 
 
 def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

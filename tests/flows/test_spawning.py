@@ -15,7 +15,7 @@ from tiny_flows import PER_EPOCH, RECIPE, setup, tiny
 import datadiet as dd
 from datadiet import models
 from datadiet.data.batches import Batches
-from datadiet.dynamics.connectivity import linear_path
+from datadiet.dynamics.connectivity import estimated_on, linear_path
 from datadiet.errors import DatadietError
 from datadiet.flows.connectivity import connectivity, plan_connectivity
 from datadiet.flows.execute import run_tasks
@@ -95,6 +95,31 @@ def test_barriers_are_those_of_the_networks_by_hand(tmp_path: Path) -> None:
         assert path.error_barrier([1, 5, 7]) == pytest.approx(wanted.error_barrier([1, 5, 7]))
     noisy = linear_path(nets[0], nets[1], inputs, torch.from_numpy(np.asarray(data.labels)), [0.25, 0.5])
     assert not np.allclose(found.paths[0, PER_EPOCH][0].loss, noisy.loss, atol=1e-3)
+
+
+def test_re_estimated_statistics_are_those_of_whole_training_batches(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "model": "resnet8", "model_args": {"width": 4}, "batch_size": 50}
+    options = {"at": ["1ep"], "until": "2ep", "recipe": recipe, "setup": setup(tmp_path)}
+    plan = plan_connectivity(tiny(), statistics="re-estimated", **options)
+    found = connectivity(tiny(), statistics="re-estimated", **options)
+    ((_, path),) = plan.families.paths.values()
+    # 120 examples are two batches of 50; what is left over would count for more than its number.
+    cuts = estimated_on(np.arange(120), 50, stream(0, "statistics", 0, path.spec.name))
+    assert [len(cut) for cut in cuts] == [50, 50]
+    data = tiny()
+    batches = Batches(data.train, data)
+    nets = []
+    for _, task in (*plan.families.parents, *plan.families.children):
+        net = models.build("resnet8", data.input_shape, 3, seed=0, width=4)
+        load_weights(net, state(task, plan.until))
+        nets.append(net.eval())
+    training = [batches.inputs(torch.from_numpy(cut)) for cut in cuts]
+    inputs, labels = batches.inputs(torch.arange(len(data))), torch.from_numpy(np.asarray(data.labels))
+    wanted = linear_path(*nets, inputs, labels, [0.5], statistics="re-estimated", estimate_on=training)
+    ((mine,),) = found.paths.values()
+    assert np.allclose(mine.loss, wanted.loss, atol=1e-4)
+    plain = connectivity(tiny(), **options)
+    assert not np.allclose(mine.loss, plain.paths[0, plan.scoring.marks[0]][0].loss, atol=1e-3)
 
 
 def test_the_lmc_score_sees_the_labels_that_training_sees(tmp_path: Path) -> None:

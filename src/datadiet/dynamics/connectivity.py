@@ -186,6 +186,13 @@ def reestimate(model: nn.Module, batches: Iterable[Any]) -> None:
             model(**inputs) if isinstance(inputs, dict) else model(inputs)
 
 
+def estimated_on(rows: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows of the batches for `reestimate`: whole ones, as their plain mean is taken; fewer rows than one are one."""
+    size = min(max(2, size), len(rows))  # of one example there is no variance
+    drawn = rng.permutation(rows)[: ESTIMATED_ON * size]
+    return [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]
+
+
 def pairs(count: int) -> list[tuple[int, int]]:
     """All pairs of children."""
     return list(itertools.combinations(range(count), 2))

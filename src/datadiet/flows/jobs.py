@@ -22,7 +22,7 @@ from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
-from datadiet.dynamics.connectivity import ESTIMATED_ON, reestimate
+from datadiet.dynamics.connectivity import estimated_on, reestimate
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Diverged, Interrupted
 from datadiet.flows.shared import dataset_of
@@ -355,9 +355,7 @@ class _Work:
     def _calibrated(self) -> nn.Module:
         """A copy whose batch norm has the statistics of unaugmented training batches."""
         spec, model = self.task.spec, deepcopy(self.model)
-        rows = stream(*spec.stream, "statistics").permutation(self.order.indices)
-        size = min(spec.recipe.batch_size, len(rows))
-        cuts = [rows[i : i + size] for i in range(0, min(len(rows), ESTIMATED_ON * size) - size + 1, size)]
+        cuts = estimated_on(self.order.indices, spec.recipe.batch_size, stream(*spec.stream, "statistics"))
         reestimate(model, (self.batches.inputs(torch.from_numpy(cut).to(self.device)) for cut in cuts))
         return model
 

@@ -15,7 +15,7 @@ import torch
 from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
-from datadiet.dynamics.connectivity import ESTIMATED_ON, Path, along, pairs
+from datadiet.dynamics.connectivity import ESTIMATED_ON, Path, along, estimated_on, pairs
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.execute import OnProgress, run_tasks
@@ -23,6 +23,7 @@ from datadiet.flows.plan import Setup
 from datadiet.flows.shared import DataCard, dataset_of
 from datadiet.flows.tasks import RunResult, RunTask
 from datadiet.numerics import Numerics, as_before
+from datadiet.seeds import stream
 from datadiet.store import Store
 from datadiet.store.runs import RunFolder
 from datadiet.task import classification
@@ -61,7 +62,8 @@ class PathSpec:
     labels: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"what": "paths", "numerics": NUMERICS_VERSION, **asdict(self), "networks": list(self.networks)}
+        found = {"what": "paths", "numerics": NUMERICS_VERSION, **asdict(self), "networks": list(self.networks)}
+        return found | ({"estimated_on": "whole batches"} if self.statistics == "re-estimated" else {})
 
     @property
     def name(self) -> str:
@@ -101,7 +103,8 @@ class PathTask:
         estimated = 0
         if self.spec.statistics == "re-estimated":
             rows = len(data) if self.rows is None else len(self.rows)
-            estimated = min(rows, ESTIMATED_ON * self.recipe.batch_size)
+            size = min(rows, max(2, self.recipe.batch_size))
+            estimated = size * min(rows // size, ESTIMATED_ON)
         return self.until * len(data) + (self.until - len(self.spec.networks)) * estimated
 
 
@@ -169,9 +172,8 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
     training = None
     if task.spec.statistics == "re-estimated":
         rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)
-        order = np.random.default_rng(0).permutation(rows)[: ESTIMATED_ON * recipe.batch_size]
-        cuts = [torch.from_numpy(order[i : i + recipe.batch_size]) for i in range(0, len(order), recipe.batch_size)]
-        training = [batches.inputs(cut.to(device)) for cut in cuts if len(cut) > 1]
+        cuts = estimated_on(rows, recipe.batch_size, stream(0, "statistics", 0, task.spec.name))
+        training = [batches.inputs(torch.from_numpy(cut).to(device)) for cut in cuts]
     done = 0
 
     def logits() -> torch.Tensor:
