@@ -13,6 +13,7 @@ import pytest
 
 from datadiet.errors import DatadietError
 from datadiet.selection import Subset, select
+from datadiet.selection.balance import fallen
 
 
 def test_a_subset_is_an_array_where_one_is_wanted():
@@ -102,10 +103,13 @@ def test_the_class_balance_is_reported_and_a_class_that_falls_is_warned_about(ca
     assert "hardest, keep 0.5: class 0 vanishes; balanced keeps the same number of each" in caplog.text
     named = select(scores, 0.5, labels=labels, class_names=["cat", "dog", "eel", "fox"], warn_below=1.1)
     assert named.warnings[0] == "class cat vanishes"
-    assert named.warnings[1].startswith("class dog falls below 1.1 of the former share (class dog: ")
+    assert named.warnings[1] == "class dog falls below 1.1 of the former share (33.333% before, 33.333% after)"
     subset = select(scores, 0.5, labels=labels, warn_below=1.1)
     assert "class 1 falls below 1.1 of the former share" in subset.warnings[1]
     assert "33.333% before, 33.333% after" in subset.warnings[1]
+    assert fallen(np.array([10, 10, 10]), np.array([2, 1, 12]), 0.5, ["cat", "dog"]) == [
+        "2 classes (cat, dog) fall below 0.5 of the former share (class dog: 33.333% before, 6.667% after)"
+    ]
     assert select(scores, 0.5, labels=labels, balanced=True).warnings == ()
 
 

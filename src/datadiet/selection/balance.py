@@ -138,8 +138,9 @@ def fallen(before: Ints, after: Ints, below: float, names: Sequence[str] = ()) -
     low = [int(c) for c in np.flatnonzero((share < below) & (after > 0))]
     if low:
         worst = min(low, key=lambda c: float(share[c]))
+        which = "" if len(low) == 1 else f"{named([worst])}: "
         lines.append(
             f"{named(low)} {'falls' if len(low) == 1 else 'fall'} below {below:g} of the former share "
-            f"({named([worst])}: {before[worst] / total:.3%} before, {after[worst] / kept:.3%} after)"
+            f"({which}{before[worst] / total:.3%} before, {after[worst] / kept:.3%} after)"
         )
     return lines

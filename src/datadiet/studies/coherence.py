@@ -146,9 +146,9 @@ def judge(numbers: Numbers) -> list[Verdict]:
     """Claims 16 and 17: easy against all examples, and against as few random ones, run by run, over the steps."""
     out = []
     for other, words in ((FULL, "all data"), ("random", "as few random ones")):
-        for column, which in (("test", "test"), ("train", "training"), ("easy", "the easy examples'")):
+        for column, which in (("test", "test"), ("train", "training"), ("easy", "easy")):
             easy, beside = 100 * means(numbers, "easiest", column), 100 * means(numbers, other, column)
-            said = f"few easy examples train faster than {words}: higher {which} accuracy on the way"
+            said = f"few easy examples train faster than {words}: higher accuracy on {which} examples on the way"
             out.append(verdict(16, said, easy, beside, unit="points"))
         said = f"batch gradients are more coherent with few easy examples than with {words} (cosine to their mean)"
         out.append(verdict(16, said, means(numbers, "easiest", "cosine"), means(numbers, other, "cosine")))
