@@ -85,7 +85,7 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         (("show", "nosuch"), "no such file or folder"),
         (("show", "."), "nothing of datadiet"),
         (("show", "recipe.json"), "recipe.json: was not written by datadiet"),
-        (("show", "tiny.npz"), "is no subset or comparison"),
+        (("show", "tiny.npz"), "is nothing that can be shown"),
         (("show", "scores", "--by", "el2"), "unknown score 'el2'"),
     ],
 )

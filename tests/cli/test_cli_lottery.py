@@ -40,6 +40,8 @@ def test_it_prints_accuracies_and_files_and_json_says_the_same(place: Path) -> N
     for name in ("lottery.json", "lottery.parquet", "lottery.png", "masks"):
         assert (place / "tickets" / name).exists()
         assert f"tickets/{name}" in text.out
+    assert ok("show", "tickets").out == text.out
+    assert ok("show", "tickets/lottery.json", "--json").json["outcomes"] == content["outcomes"]
     mask = Mask.load(place / "tickets" / "masks" / "30-easiest-6-steps" / "replicate1-level1.safetensors")
     assert mask.remaining == WEIGHTS - 125
 

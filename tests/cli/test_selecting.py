@@ -51,6 +51,8 @@ def test_a_subset_file_round_trips_and_trains(place: Path, ending: str) -> None:
     assert np.array_equal(load_subset(f"half.{ending}", data), wanted)
     words = ("compare", "tiny.npz", *FLAGS, "--runs", 1, "--subset", f"half={Path(f'half.{ending}')}", "-o", "c")
     rows = ok(*words, "--json").json["rows"]
+    said = ok("select", "scores", "--by", "el2n", "--keep", 0.5, "-o", f"half.{ending}").out
+    assert ("Plain rows carry no recipe" in said) == (ending != "safetensors")
     assert [(row["name"], row["examples"]) for row in rows] == [("full data", 120), ("random 50%", 60), ("half", 60)]
 
 
@@ -81,7 +83,7 @@ def test_forgetting_on_data_sorted_by_class_loses_no_class(tmp_path: Path, monke
 
 
 def test_tune_reports_the_grid_and_tests_the_choice_once(place: Path) -> None:
-    words = ("select", "scores", "--by", "el2n", "--policy", "window", "--tune", "--keep", 0.5, "--runs", 1)
+    words = ("select", "scores", "--by", "el2n", "--tune", "--keep", 0.5, "--runs", 1)  # what is tuned is a window
     words += ("--offset", 0.0, "--offset", 0.5, "--engine", "inline", "--threads", 1, "--precision", "float32")
     said = ok(*words, "-o", "tuned.safetensors", "--json").json["tuned"]
     assert [(point["keep"], point["offset"]) for point in said["grid"]] == [(0.5, 0.0), (0.5, 0.5)]

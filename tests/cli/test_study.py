@@ -32,6 +32,11 @@ def test_a_study_prints_each_claim_with_its_verdict_and_values(place: Path) -> N
     assert "gallery-el2n.png" in shown
     said = ok("study", "gallery", *SMALL, "--json").json
     assert said["verdicts"] == verdicts
+    again = ok("show", OUT / "gallery-tiny-quick").out
+    assert "gallery at scale quick, seed 0" in again
+    table = again.splitlines()[1:]
+    assert table == shown.splitlines()[1 : 1 + len(table)]
+    assert ok("show", OUT / "gallery-tiny-quick", "--json").json["verdicts"] == verdicts
 
 
 def test_a_further_score_and_noise_are_taken(place: Path) -> None:
@@ -68,6 +73,8 @@ def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pyte
     assert "| 11 | gallery |" in page
     assert (OUT / "gallery-tiny-quick" / "gallery-loss.png").exists()
     assert "**averaging** failed" in page
+    shown = ok("show", OUT).out
+    assert all(title in shown for title in ("gallery (", "noise (", "averaging failed: "))
     found = read_json(OUT / "verdicts.json")
     assert set(found["studies"]) == {"noise", "gallery"}
     assert set(found["failed"]) == {"averaging"}

@@ -28,6 +28,19 @@ def _colour(name: str = "cifar10") -> dd.Dataset:
     return from_arrays(name, (rng.integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40) % 10))
 
 
+def test_the_environment_says_where_runs_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DATADIET_STORE", raising=False)
+    assert dd.Setup().store == "datadiet-runs"
+    monkeypatch.setenv("DATADIET_STORE", "elsewhere")
+    assert dd.Setup().store == dd.Setup.of({"threads": 1}).store == "elsewhere"
+    assert dd.Setup("here").store == "here"
+
+
+def test_results_of_python_and_of_the_command_line_go_to_one_folder(tmp_path: Path):
+    noisy = tiny().with_noise("permute", 0.2)
+    assert plan_run(noisy, at="1ep", recipe=RECIPE, setup=setup(tmp_path)).out == Path("out/tiny-permute0.2")
+
+
 def test_another_network_does_not_inherit_the_arguments_of_the_presets():
     data = tiny()
     assert recipe_for(data).model_args == {"width": 32}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import plain_selection as plain
@@ -32,6 +33,7 @@ from datadiet.selection import (
 from datadiet.selection.stratified import shares
 
 TIE = Tie.of("some dataset")
+OPTIONS = {"window": {"offset": 0}}
 many = settings(
     max_examples=60,
     deadline=None,
@@ -172,7 +174,7 @@ def test_the_remainder_goes_to_the_largest_classes():
 
 def test_a_class_too_small_for_its_part_is_named():
     labels = np.repeat([0, 1, 2], [20, 3, 20])
-    for policy in (hardest, easiest, window, random):
+    for policy in (hardest, easiest, partial(window, offset=0), random):
         with pytest.raises(DatadietError, match="class 1 has 3 examples"):
             policy(np.zeros(43), 30, tie=TIE, labels=labels, balanced=True, rng=np.random.default_rng(0))
     with pytest.raises(DatadietError, match="class 1 has 3 examples"):
@@ -184,7 +186,7 @@ def test_ties_do_not_lose_a_class_of_data_that_is_sorted_by_class():
     scores = np.zeros(5000)
     for policy in ("hardest", "easiest", "window", "stratified"):
         for name in ("a", "b", None):
-            subset = select(scores, 0.1, policy, labels=labels, fingerprint=name)
+            subset = select(scores, 0.1, policy, labels=labels, fingerprint=name, **OPTIONS.get(policy, {}))
             after = np.array(subset.balance["after"])
             assert after.min() >= 25
             assert after.max() <= 80
@@ -332,7 +334,8 @@ def test_every_policy_has_the_same_shape_and_returns_ascending_rows():
     scores = np.random.default_rng(1).normal(size=200).astype("f4")
     labels = np.arange(200) % 4
     for name, policy in POLICIES.items():
-        rows = policy(scores, 60, tie=TIE, labels=labels, rng=np.random.default_rng(0))
+        given = {"labels": labels, "rng": np.random.default_rng(0), **OPTIONS.get(name, {})}
+        rows = policy(scores, 60, tie=TIE, **given)
         assert rows.dtype == np.int64, name
         assert rows.shape == (60,), name
         assert (np.diff(rows) > 0).all(), name
@@ -344,7 +347,8 @@ def test_memory_mapped_scores_are_read_in_place(tmp_path):
     np.save(tmp_path / "scores.npy", scores)
     mapped = np.load(tmp_path / "scores.npy", mmap_mode="r")
     for policy in ("hardest", "window", "stratified"):
-        assert select(mapped, 0.3, policy) == select(scores, 0.3, policy)
+        options = OPTIONS.get(policy, {})
+        assert select(mapped, 0.3, policy, **options) == select(scores, 0.3, policy, **options)
 
 
 def test_scores_that_are_not_numbers_are_counted_and_located():

@@ -128,6 +128,8 @@ def test_options_and_names_are_checked_before_anything_is_chosen():
         select(scores, 0.5, "hardset")
     with pytest.raises(DatadietError, match=r"no option 'ofset'; its options: offset, balanced"):
         select(scores, 0.5, "window", ofset=0.1)
+    with pytest.raises(DatadietError, match="'window' needs the option 'offset'"):
+        select(scores, 0.5, "window")
     with pytest.raises(DatadietError, match="no class-balanced form"):
         select(scores, 0.5, "stratified", labels=np.zeros(10, int), balanced=True)
     with pytest.raises(DatadietError, match="needs the labels"):

@@ -124,6 +124,13 @@ def test_the_papers_scale_is_the_papers_protocol(tmp_path: Path) -> None:
     assert (parents.recipe.model, len(parents.tasks)) == ("resnet18", 4)
 
 
+def test_runs_that_are_asked_for_are_those_of_lmc_scores_too(tmp_path: Path) -> None:
+    for runs, wanted in ((2, 2), (None, 4)):  # the study's own number at quick
+        stages = plan("lmc-scores", tmp_path, runs=runs).stages
+        assert {len(one.tasks) for stage, one in stages if stage == "scoring"} == {wanted}
+        assert {len(one.tasks) for stage, one in stages if stage == "children"} == {3 * wanted}
+
+
 def test_groups_are_contiguous_and_reach_both_ends() -> None:
     order = np.random.default_rng(0).permutation(103)
     groups = groups_of(order, 5, 10)

@@ -11,6 +11,7 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import BASELINES, execute_compare, plan_compare
+from datadiet.flows.plan import folder_for
 
 
 def command(
@@ -64,7 +65,7 @@ def command(
             split=split,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or o.folder_for(data, "-compare")
+        folder = out or folder_for(data, "-compare")
         if dry_run:
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
             output.print_plan("datadiet compare", [("retraining", plan)], notes, json)

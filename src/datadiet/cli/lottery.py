@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -11,7 +12,8 @@ from rich.table import Table
 
 from datadiet.cli import options as o
 from datadiet.cli import output
-from datadiet.lottery import Lottery, execute_tickets, plan_tickets, stages
+from datadiet.flows.plan import folder_for
+from datadiet.lottery import execute_tickets, plan_tickets, stages
 from datadiet.lottery.plan import LEVELS
 from datadiet.lottery.pruning import FRACTION
 from datadiet.steps import describe
@@ -51,7 +53,9 @@ def command(
     rewind: Annotated[str, typer.Option("--rewind", help="weights, or rate for the learning rate alone.")] = "weights",
     noise: Annotated[
         str | None,
-        typer.Option("--noise", help="Label noise, during pre-training only: redraw:0.1.", metavar="KIND:FRACTION"),
+        typer.Option(
+            "--noise", help="Label noise, of scoring and pre-training only: redraw:0.1.", metavar="KIND:FRACTION"
+        ),
     ] = None,
     noise_seed: o.NoiseSeed = 0,
     pretrain_lr: Annotated[
@@ -121,7 +125,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or o.folder_for(plan.noisy, "-lottery")
+        folder = out or folder_for(plan.noisy, "-lottery")
         if dry_run:
             notes = [("dataset", repr(plan.noisy)), ("model", plan.recipe.model), ("results", str(folder))]
             output.print_plan("datadiet lottery", stages(plan), notes, json)
@@ -130,44 +134,46 @@ def command(
     if json:
         output.print_json({**result.to_json(), "out": str(folder)})
         return
-    _print(result, folder)
+    print_lottery(result.to_json(), folder)
 
 
-def accuracies(result: Lottery) -> Table:
-    """Test accuracies by pre-training: of the dense network, at the middle and at the deepest level, mean ± std."""
-    outcomes = list(result.outcomes.values())
-    table = _table(f"{result.dataset}: test accuracy after {describe(result.until, result.steps_per_epoch)}, in %")
-    shown = sorted({0, outcomes[0].levels // 2, outcomes[0].levels})
-    left = [f"{100 * outcomes[0].density[level]:.1f} % left" if level else "dense" for level in shown]
+def accuracies(content: Mapping[str, Any]) -> Table:
+    """Of a lottery as JSON: test accuracies, dense, at the middle and at the deepest level, mean ± std."""
+    outcomes, steps = content["outcomes"], content["steps"]
+    per_epoch = max(1, round(steps / content["epochs"]))
+    table = _table(f"{content['dataset']}: test accuracy after {describe(steps, per_epoch)}, in %")
+    deepest = len(outcomes[0]["density"]) - 1
+    shown = sorted({0, deepest // 2, deepest})
+    left = [f"{100 * outcomes[0]['density'][level]:.1f} % left" if level else "dense" for level in shown]
     for name in (*left, "matches to"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in outcomes:
-        cells = [_spread(one.mean()[level], one.std()[level]) for level in shown]
-        table.add_row(one.label, *cells, f"level {one.matching()}")
+        cells = [_spread(one["mean"][level], one["std"][level]) for level in shown]
+        table.add_row(one["label"], *cells, f"level {one['matching_to_level']}")
     return table
 
 
-def points(result: Lottery) -> Table:
-    """The points that are rewound to: accuracies, and what the instruments found there, mean over replicates."""
+def points(content: Mapping[str, Any]) -> Table:
+    """Of a lottery as JSON: accuracies where is rewound to, and what instruments found there, mean over replicates."""
     table = _table("The point that is rewound to")
-    columns = [
-        ("test %", [f"{100 * one.test.mean():.2f}" for one in result.outcomes.values()]),
-        ("train %", [f"{100 * one.train.mean():.2f}" for one in result.outcomes.values()]),
-    ]
-    for name, field in (
-        ("loss barrier", "barriers"),
-        ("error barrier", "error_barriers"),
-        ("coherence", "cosines"),
-        ("error", "errors_dense"),
-        ("error, pruned", "errors_sparse"),
+    outcomes = content["outcomes"]
+    columns = []
+    for name, field, by, form in (
+        ("test %", "pretrained_accuracy", 100, ".2f"),
+        ("train %", "pretrained_train_accuracy", 100, ".2f"),
+        ("loss barrier", "loss_barrier", 1, ".4f"),
+        ("error barrier", "error_barrier", 1, ".4f"),
+        ("coherence", "coherence", 1, ".4f"),
+        ("error", "error_dense", 1, ".4f"),
+        ("error, pruned", "error_sparse", 1, ".4f"),
     ):
-        found = [getattr(one, field) for one in result.outcomes.values()]
-        if all(values is not None for values in found):
-            columns.append((name, [f"{round(float(values.mean()), 4) + 0.0:.4f}" for values in found]))  # never -0.0000
+        if all(field in one for one in outcomes):
+            means = [round(by * float(np.mean(one[field])), 4) + 0.0 for one in outcomes]  # never -0.0000
+            columns.append((name, [format(mean, form) for mean in means]))
     for name, _ in columns:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))  # words of headings stay whole
-    for label, *cells in zip(result.outcomes, *(cells for _, cells in columns), strict=True):
-        table.add_row(label, *cells)
+    for one, *cells in zip(outcomes, *(cells for _, cells in columns), strict=True):
+        table.add_row(one["label"], *cells)
     return table
 
 
@@ -177,16 +183,18 @@ def _table(title: str) -> Table:
     return table
 
 
-def _spread(mean: float, std: float) -> str:
-    return f"{100 * mean:.2f}" + ("" if np.isnan(std) else f" ± {100 * std:.2f}")
+def _spread(mean: float, std: float | None) -> str:
+    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
 
-def _print(result: Lottery, folder: Path) -> None:
+def print_lottery(content: Mapping[str, Any], folder: Path) -> None:
+    """A lottery as JSON, and which of its files there are."""
     out = output.console()
-    out.print(accuracies(result))
-    out.print(points(result))
-    replicates = len(next(iter(result.outcomes.values())).accuracy)
-    out.print(f"{replicates} replicate{'s' * (replicates > 1)}, {result.dense:,} weights before pruning. Results:")
+    out.print(accuracies(content))
+    out.print(points(content))
+    replicates = len(content["outcomes"][0]["accuracy"])
+    weights = content["prunable_weights"]
+    out.print(f"{replicates} replicate{'s' * (replicates > 1)}, {weights:,} weights before pruning. Results:")
     for name in ("lottery.json", "lottery.parquet", "lottery.png", "masks"):
         if (folder / name).exists():
             out.print(f"  {folder / name}")

@@ -43,7 +43,7 @@ Validation = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", help="A recipe by name (see `datadiet models`); default by the data."),
+    typer.Option("--preset", help="A recipe by name (see `datadiet models`); default by the data and --model."),
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="JSON or TOML with recipe fields, over the preset's.")
@@ -63,7 +63,7 @@ Scores = Annotated[list[str] | None, typer.Option("--score", help="A score to ta
 Runs = Annotated[int | None, typer.Option("--runs", help="Independent runs that are averaged.")]
 Balanced = Annotated[bool, typer.Option("--balanced", help="The same number from each class.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all random streams of the runs.")]
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="The folder for results.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", help="The folder for results; default in ./out.")]
 Store = Annotated[
     Path, typer.Option("--store", help="The folder of runs, shared by all commands.", envvar="DATADIET_STORE")
 ]
@@ -114,12 +114,6 @@ def dataset_of(
     if validation is not None:
         data = data.with_validation(validation)
     return data
-
-
-def folder_for(data: Dataset, ending: str = "") -> Path:
-    """Where results of a dataset go when nobody says: out/digits, out/digits-permute0.1-compare."""
-    noise = "" if data.noise is None else f"-{data.noise.kind}{data.noise.fraction:g}"
-    return Path("out") / f"{data.name}{noise}{ending}"
 
 
 def again(provenance: Mapping[str, Any], store: Path) -> list[str]:

@@ -60,7 +60,7 @@ def command(
             balanced=balanced,
             retrain_runs=retrain_runs,
             tune=tune,
-            out=out or o.folder_for(data),
+            out=out,
             preset=preset,
             model=model,
             scores=score,

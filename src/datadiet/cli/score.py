@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datadiet.cli import options as o
 from datadiet.cli import output
+from datadiet.flows.plan import folder_for
 from datadiet.flows.sanity import Sanity
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.scores import SCORES, ScoreTable
@@ -56,7 +57,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or o.folder_for(data)
+        folder = out or folder_for(data)
         if dry_run:
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
             output.print_plan("datadiet score", plan.stages(), notes, json)

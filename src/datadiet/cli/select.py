@@ -37,8 +37,11 @@ def command(
         list[float] | None, typer.Option("--keep", help="The part kept, in (0, 1]; with --tune repeatable.")
     ] = None,
     policy: Annotated[
-        str, typer.Option("--policy", help="hardest, easiest, window, random, stratified, …")
-    ] = "hardest",
+        str | None,
+        typer.Option(
+            "--policy", help="hardest, easiest, window, random, stratified, quota; default hardest, with --tune window."
+        ),
+    ] = None,
     offset: Annotated[
         list[float] | None,
         typer.Option("--offset", help="Of a window: the lowest part left out; with --tune repeatable."),
@@ -58,7 +61,9 @@ def command(
     data_dir: o.DataDir = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="The subset: .safetensors, or plain rows as .npy or .txt."),
+        typer.Option(
+            "-o", "--out", help="The subset's file: .safetensors, or plain rows as .npy or .txt; default in SCORES."
+        ),
     ] = None,
     store: o.Store = o.STORE,
     engine: o.Engine = "auto",
@@ -77,8 +82,9 @@ def command(
         raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
     if dry_run and not tune:
         raise DatadietError("nothing is trained without --tune", where="--dry-run", fix="leave it out, or say --tune")
+    policy = policy or ("window" if tune else "hardest")
     if tune and policy != "window":
-        raise DatadietError(f"--tune with policy {policy}", fix="only a window is tuned: --policy window --tune")
+        raise DatadietError(f"--tune with policy {policy}", fix="only a window is tuned: leave --policy out")
     if offset and not tune:
         options["offset"] = offset[0]
     elif policy == "window" and not tune and "offset" not in options:
@@ -143,6 +149,8 @@ def command(
     if tuned is None and table is not None:
         words = shlex.join([*o.again(table.provenance, store), "--subset", str(target)])
         console.print(f"Next: datadiet compare {words}")
+        if target.suffix.lower() != ".safetensors":
+            console.print("Plain rows carry no recipe: give compare the scores' --preset, --model and --steps too.")
 
 
 def describe(subset: Subset) -> dict[str, object]:

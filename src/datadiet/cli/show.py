@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,10 @@ from rich.text import Text
 
 from datadiet.cli import options as o
 from datadiet.cli import output
+from datadiet.cli.lottery import print_lottery
 from datadiet.cli.score import print_summary, summary
 from datadiet.cli.select import describe, print_subset
+from datadiet.cli.study import verdicts_table
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.sanity import Sanity
@@ -20,15 +23,18 @@ from datadiet.scores import SCORES, load_table
 from datadiet.selection.order import ascending
 from datadiet.store import Store
 from datadiet.store.files import Damaged, NotOurs, read_json
+from datadiet.studies.verdict import Verdict
+
+FILES = ("comparison.json", "lottery.json", "verdicts.json")
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A scoring folder, a result folder, a subset, or a store.")],
+    path: Annotated[Path, typer.Argument(help="A folder that a command wrote, a subset, or a store.")],
     top: Annotated[int, typer.Option("--top", min=0, help="How many of the lowest and highest examples to list.")] = 5,
     by: Annotated[str | None, typer.Option("--by", help="The score to list them by.")] = None,
     json: o.Json = False,
 ) -> None:
-    """Show scores, subsets, comparisons, or what a store holds."""
+    """Show scores, subsets, comparisons, lotteries, verdicts, or what a store holds."""
     if not path.exists():
         raise DatadietError("no such file or folder", where=path)
     with output.progress(quiet=json):
@@ -36,8 +42,8 @@ def command(
             _file(path, json)
         elif (path / "manifest.json").exists():
             _scores(path, top, by, json)
-        elif (path / "comparison.json").exists():
-            _comparison(path / "comparison.json", json)
+        elif found := [path / name for name in FILES if (path / name).exists()]:
+            _result(found[0], json)
         elif (path / "store.json").exists():
             _store(path, json)
         else:
@@ -52,9 +58,11 @@ def _file(path: Path, json: bool) -> None:
         else:
             print_subset(subset)
     elif path.suffix == ".json":
-        _comparison(path, json)
+        _result(path, json)
     else:
-        raise DatadietError("is no subset or comparison", where=path)
+        raise DatadietError(
+            "is nothing that can be shown", where=path, fix="give a folder, a subset or a .json of datadiet"
+        )
 
 
 def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
@@ -93,23 +101,54 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
         out.print(Text(page.text()))
 
 
-def _comparison(path: Path, json: bool) -> None:
+def _content(path: Path) -> dict[str, Any]:
+    """A JSON file of ours."""
     try:
-        content = read_json(path)
+        return read_json(path)
     except Damaged as error:  # or never ours, so that it must not be told to be removed
         raise DatadietError(error.what, where=path, fix="if datadiet wrote it, run that command again") from None
     except NotOurs as error:
         raise DatadietError(error.what, where=path, fix="give a file or folder of datadiet") from None
-    if content.get("what") != "comparison":
-        raise DatadietError("is no comparison", where=path)
+
+
+def _result(path: Path, json: bool) -> None:
+    content = _content(path)
+    show = RESULTS.get(content.get("what", ""))
+    if show is None:
+        raise DatadietError("is no comparison, lottery or page of verdicts", where=path)
     if json:
         output.print_json(content)
-        return
+    else:
+        show(content, path)
+
+
+def _comparison(content: Mapping[str, Any], path: Path) -> None:
     per_epoch = max(1, round(content["steps"] / content["epochs"]))
     rows = tuple(Row(r["name"], r["keep"], r["examples"], tuple(r["accuracies"])) for r in content["rows"])
     output.console().print(
         output.comparison_table(Comparison(rows, content["split"], content["steps"], per_epoch, content["dataset"]))
     )
+
+
+def _verdicts(content: Mapping[str, Any], path: Path) -> None:
+    title = f"{content['study']} at scale {content['scale']}, seed {content['seed']}"
+    output.console().print(verdicts_table(title, map(Verdict.from_json, content["verdicts"])))
+
+
+def _page(content: Mapping[str, Any], path: Path) -> None:
+    for one in content["studies"].values():
+        title = f"{one['study']} ({one['answers']})"
+        output.console().print(verdicts_table(title, map(Verdict.from_json, one["verdicts"])))
+    for name, error in content["failed"].items():
+        output.console().print(Text(f"{name} failed: {error}"))
+
+
+RESULTS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
+    "comparison": _comparison,
+    "lottery": lambda content, path: print_lottery(content, path.parent),
+    "verdicts": _verdicts,
+    "verdicts of studies": _page,
+}
 
 
 def _store(path: Path, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from datadiet import studies
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
+from datadiet.studies.verdict import Verdict
 
 Name = Annotated[str, typer.Argument(help="A study; `list` names them, `all` runs every one.", metavar="NAME")]
 
@@ -132,22 +134,23 @@ def _list(json: bool) -> None:
     output.console().print(table)
 
 
+def verdicts_table(title: str, verdicts: Iterable[Verdict]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("claim", overflow="fold", max_width=62)
+    table.add_column("verdict")
+    table.add_column("measured", overflow="fold", max_width=58)
+    for one in verdicts:
+        note = f" ({one.note})" if one.note else ""
+        table.add_row(str(one.number), one.claim, one.outcome, one.measured() + note)
+    return table
+
+
 def _print(results: list[studies.StudyResult], page: list[Path]) -> None:
     out = output.console()
     for one in results:
-        table = Table(
-            title=f"{one.study.name} ({one.study.answers}), {output.duration(one.seconds)}",
-            title_justify="left",
-            title_style="bold",
-        )
-        table.add_column("#", justify="right")
-        table.add_column("claim", overflow="fold", max_width=62)
-        table.add_column("verdict")
-        table.add_column("measured", overflow="fold", max_width=58)
-        for verdict in one.findings.verdicts:
-            note = f" ({verdict.note})" if verdict.note else ""
-            table.add_row(str(verdict.number), verdict.claim, verdict.outcome, verdict.measured() + note)
-        out.print(table)
+        title = f"{one.study.name} ({one.study.answers}), {output.duration(one.seconds)}"
+        out.print(verdicts_table(title, one.findings.verdicts))
     if len(results) == 1:
         out.print(f"Results in {results[0].folder}:")
         for file in results[0].files:

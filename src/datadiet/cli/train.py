@@ -9,6 +9,7 @@ import typer
 
 from datadiet.cli import options as o
 from datadiet.cli import output
+from datadiet.flows.plan import folder_for
 from datadiet.flows.train import execute_train, plan_train
 
 
@@ -57,7 +58,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or o.folder_for(data, "-train")
+        folder = out or folder_for(data, "-train")
         if dry_run:
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
             output.print_plan("datadiet train", [("training", plan)], notes, json)

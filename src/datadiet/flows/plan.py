@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,7 +38,8 @@ class Setup:
     """Where and how jobs execute; nothing in it changes what a run is.
 
     Args:
-        store: folder of the runs, shared by all commands of a project.
+        store: folder of the runs, shared by all commands of a project; default DATADIET_STORE of the environment, else
+            ./datadiet-runs.
         engine: "inline", "processes", or "auto": processes where several small jobs can share the cores.
         workers: how many jobs run at a time; default as many as the cores can serve.
         device: "auto", "cpu", "cuda", "mps".
@@ -47,7 +49,7 @@ class Setup:
         resume_every: seconds of training between two states that a killed run goes on from.
     """
 
-    store: str | Path = DEFAULT_STORE
+    store: str | Path = field(default_factory=lambda: os.environ.get("DATADIET_STORE") or DEFAULT_STORE)
     engine: str = "auto"
     workers: int | None = None
     device: str = "auto"
@@ -86,6 +88,12 @@ class Network:
     work: float  # multiply-adds of a forward pass of one example
     weights: str | None  # fingerprint of the initial weights, for a user's own model
     code: str | None = None  # and of its code
+
+
+def folder_for(data: Dataset, ending: str = "") -> Path:
+    """Where results of a dataset go when nobody says: out/digits, out/digits-permute0.1-compare."""
+    noise = "" if data.noise is None else f"-{data.noise.kind}{data.noise.fraction:g}"
+    return Path("out") / f"{data.name}{noise}{ending}"
 
 
 # The papers' networks on 32×32 colour images are trained as the papers train them, unless something else is asked for.

@@ -22,7 +22,7 @@ from datadiet.flows.compare import (
     plan_compare,
 )
 from datadiet.flows.execute import OnProgress, kept_engines
-from datadiet.flows.plan import Plan, defaults_for
+from datadiet.flows.plan import Plan, defaults_for, folder_for
 from datadiet.flows.rehearsal import made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
@@ -140,7 +140,7 @@ def plan_run(
     check_ranking(plan, by, plan.marks[-1])
     if retrain_runs < 1:
         raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
-    folder = Path(out) if out is not None else Path("out") / (data.name if data.noise is None else f"{data.name}-noisy")
+    folder = Path(out) if out is not None else folder_for(data)
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
     ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
     with quiet():  # what our policies cannot select by any scores is refused before there are scores

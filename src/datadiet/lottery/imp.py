@@ -42,7 +42,7 @@ def find_tickets(
             do not say; default half of t*), `baselines` (all data for twice `steps`, for `steps`, and for none; default
             where no `pretrain` is given), `levels`, `replicates`, `fraction` (of the weights left that goes at a
             level), `rule` ("magnitude", "layerwise", "random"), `exempt` (layers never pruned), `rewind` ("weights", or
-            "rate" for the learning rate alone), `noise` (during pre-training only: "redraw:0.1"), `noise_seed`,
+            "rate" for the learning rate alone), `noise` (of scoring and pre-training only: "redraw:0.1"), `noise_seed`,
             `pretrain_lr`, `balanced` ("paper", "yes", "no"), `score_runs` (a number, or {score: number}; default the
             preset's, for LMC at most two), `scores_at` ({score: step}), `instruments` ("barrier", "coherence",
             "errors"), `recipe`, `preset`, `horizon`, `seed`, `setup`.

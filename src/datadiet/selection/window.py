@@ -20,7 +20,7 @@ def window(
     tie: Tie,
     labels: Array | None = None,
     rng: np.random.Generator | None = None,
-    offset: float | Fraction | str = 0,
+    offset: float | Fraction | str,
     balanced: bool = False,
 ) -> Ints:
     """(N,) -> (count,) rows: sort ascending, drop floor(offset·N + ½) of the lowest, keep the next `count`.

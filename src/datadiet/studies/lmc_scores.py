@@ -27,7 +27,7 @@ BINS = 10
 
 def replicates(job: StudyJob) -> int:
     """The paper's two; more where a verdict needs an interval and runs are cheap."""
-    return {"quick": 4, "small": 3}.get(job.scale.name, 2)
+    return job.scale.runs if job.own_runs else {"quick": 4, "small": 3}.get(job.scale.name, 2)
 
 
 def recipe_and_steps(job: StudyJob) -> tuple[Recipe, list[int], int]:

@@ -103,7 +103,7 @@ def tickets(
 
     Args:
         wanted: pre-trainings; one that says no steps is for t*/2.
-        noise: during pre-training only, such as "redraw:0.5"; noise_seed: default the job's.
+        noise: during scoring and pre-training only, such as "redraw:0.5"; noise_seed: default the job's.
         instruments: "barrier", "coherence", "errors".
         levels: default the scale's.
         scores_at: {score: step}, where the usual one is not meant.

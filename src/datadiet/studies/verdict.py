@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,12 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Numbers that do not exist are null: NaN is not JSON."""
         return {name: _json(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Verdict:
+        """What `to_json` gave."""
+        numbers = {name: math.nan if content[name] is None else content[name] for name in ("mean", "low", "high")}
+        return cls(**{**content, **numbers, "values": tuple(content["values"])})
 
     def measured(self) -> str:
         """The measured values for people: "+1.17 points [0.4, 1.9], 4 runs"."""
