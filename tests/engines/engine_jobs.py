@@ -147,5 +147,12 @@ def interrupt_self_then_wait(context: Context, folder: str) -> str:
     return until_asked(context, folder, "asker")
 
 
+def interrupt_and_finish(context: Context, pid: int) -> str:
+    """A Ctrl-C in the part of a job that no longer looks whether it is asked to stop."""
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.5)
+    return "whole"
+
+
 def draw(context: Context, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(1000)

@@ -191,6 +191,14 @@ def test_ctrl_c_lets_jobs_save_and_the_old_handler_comes_back(engine: Engine, tm
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_in_a_last_job_that_does_not_see_it_is_not_forgotten(engine: Engine) -> None:
+    found = engine.run([Job("last", work.interrupt_and_finish, {"pid": os.getpid()})])
+    assert next(iter(found)).value == "whole", "what was done counts"
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        next(iter(found))
+    assert [o.value for o in engine.run([Job("a", work.square, {"value": 5})])] == [25]
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     def press() -> None:
         wait_for(tmp_path / "deaf.pid")

@@ -15,6 +15,9 @@ import pytest
 from tiny_flows import RECIPE, results, save_npz, setup, start, tiny
 
 import datadiet as dd
+from datadiet.errors import Interrupted
+from datadiet.scores import SCORES
+from datadiet.scores.base import Score
 from datadiet.store import Store
 
 LONG = {**RECIPE, "steps": "100ep"}  # 700 steps: a second or two, time enough to be killed in
@@ -50,6 +53,29 @@ def children() -> Iterator[list[Any]]:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
+
+
+def test_ctrl_c_while_scores_are_taken_stops_before_the_next_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def slow(model: Any, inputs: Any, labels: Any) -> Any:
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGINT))
+        return model(inputs).detach()[:, 0]
+
+    monkeypatch.setitem(
+        SCORES._entries, "slow", Score("slow", "model", slow, "higher", "Interrupted at its beginning.")
+    )
+    options = {"scores": ["slow", "el2n"], "runs": 1, "at": "1ep", "recipe": RECIPE, "out": tmp_path / "out"}
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        dd.run(tiny(), setup=setup(tmp_path / "store"), retrain_runs=1, **options)
+    (name,) = Store(tmp_path / "store").runs()
+    assert Store(tmp_path / "store").run(name).shards() == [], "it did not wait for the other score"
+    found = dd.run(tiny(), setup=setup(tmp_path / "store"), retrain_runs=1, **options)
+    straight = dd.run(tiny(), setup=setup(tmp_path / "straight"), retrain_runs=1, **options)
+    assert found.table.mean("el2n").tolist() == straight.table.mean("el2n").tolist()
 
 
 def wait_for(store: Path, pattern: str, child: Any, seconds: float = 120) -> None:
@@ -98,7 +124,7 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_completes(
     command += ["-o", tmp_path / "out"]
     child = start(*command)
     children.append(child)
-    wait_for(store, "checkpoints/00000140.safetensors", child)
+    wait_for(store, "shards/el2n_online@00000140.safetensors", child)  # the last score of the first mark
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err

@@ -12,6 +12,7 @@ import pytest
 from tiny_flows import RECIPE, setup, tiny
 
 import datadiet as dd
+from datadiet.errors import DatadietError
 from datadiet.models import MODELS
 from datadiet.scores import SCORES
 from datadiet.store import read_json, write_json
@@ -95,6 +96,39 @@ def score(place: Path, model: str, store: str = "store", **more: Any) -> dd.Scor
     recipe = {key: value for key, value in RECIPE.items() if key != "model_args"} | {"model": model}
     given = {"scores": ["el2n"], "runs": 1, "at": "1ep", **more}
     return dd.score(tiny(), recipe=recipe, setup=setup(place / store), **given)
+
+
+def test_a_score_that_changes_what_it_is_given_leaves_the_others_alone(place: Path) -> None:
+    version(place, SCORE.replace("return logits[:, 0]", "labels.zero_(); return logits.mul_(0)[:, 0]"))
+    both = score(place, "net_of_mine:make", scores=["of-mine", "el2n"])
+    alone = score(place, "net_of_mine:make", "other", scores=["el2n"])
+    assert both.mean("el2n").tolist() == alone.mean("el2n").tolist()
+    assert not both.mean("of-mine").any()
+
+
+def test_a_score_must_give_one_number_for_each_example(place: Path) -> None:
+    version(place, SCORE.replace("logits[:, 0]", "logits"))
+    with pytest.raises(DatadietError, match=r"score of-mine: gave values of shape \(120, 3\) for 120 examples"):
+        score(place, "net_of_mine:make", scores=["of-mine"])
+    version(place, SCORE)
+    assert score(place, "net_of_mine:make", scores=["of-mine"]).mean("of-mine").shape == (120,)
+
+
+def test_a_buffer_that_is_not_saved_with_the_weights_is_with_a_run(place: Path) -> None:
+    """A network that counts its steps in a buffer outside its state dict, and lets the count matter."""
+    (place / "net_of_mine.py").write_text(
+        NET.replace(
+            "        self.head =",
+            "        self.register_buffer('steps', torch.zeros(()), persistent=False)\n        self.head =",
+        )
+        .replace("return bend(self.head(x.flatten(1)))", "self.steps += self.training\n        "
+                 "return bend(self.head(x.flatten(1))) * (1 + self.steps)")
+        .replace("from torch import nn", "import torch\nfrom torch import nn")
+    )  # fmt: skip
+    for at in ("1ep", "2ep"):
+        stopped = score(place, "net_of_mine:make", at=at)
+    straight = score(place, "net_of_mine:make", "straight", at="2ep")
+    assert stopped.mean("el2n").tolist() == straight.mean("el2n").tolist()
 
 
 @pytest.mark.parametrize("changed", ["net_of_mine.py", "blocks_of_mine.py"])

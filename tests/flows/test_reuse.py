@@ -132,6 +132,15 @@ def test_a_replay_after_a_look_at_an_older_checkpoint_starts_over_too(tmp_path: 
         assert table.values(name, "2ep").tobytes() == straight.values(name, "2ep").tobytes()
 
 
+def test_a_score_that_an_older_state_lacks_is_found_in_a_newer_one(tmp_path: Path, visits: Any) -> None:
+    score(tmp_path, runs=1, scores=["el2n"], at="0")
+    visits()
+    score(tmp_path, runs=1, scores=["visits"], at="1ep")
+    # The state of step 0 lacks visits, that of epoch 1 has it: one look at the first must not drop it for good.
+    table = score(tmp_path, runs=1, scores=["loss", "visits"], at=["0", "2ep"])
+    assert table.values("visits", "2ep").sum() == 14 * RECIPE["batch_size"]
+
+
 def test_where_a_run_stops_is_no_part_of_its_name_but_its_horizon_is(tmp_path: Path) -> None:
     score(tmp_path, runs=1, at="1ep")
     score(tmp_path, runs=1, at="2ep")

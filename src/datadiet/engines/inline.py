@@ -57,6 +57,8 @@ class Inline:
                     raise interrupted()
                 # One that ended without having seen the request is as good as any.
                 yield outcome
+            if self._stop.is_set():  # in the last job, which did not see it: what comes after must not begin
+                raise interrupted()
 
     def stop(self) -> None:
         """Ask the running job to save and return; `run` then raises `Interrupted`."""

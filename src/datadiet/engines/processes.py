@@ -130,12 +130,10 @@ class Processes:
             else:
                 waiting.append((job, packed))
         with_main = any(b"__main__" in payload for _, payload in waiting)
-        unfinished = False
         with ctrl_c(self._stop):
             try:
                 while waiting or any(worker.job for worker in self._pool):
                     if self._stop.is_set():
-                        unfinished = unfinished or bool(waiting)
                         waiting.clear()
                         for worker in self._pool:
                             if worker.job is not None and worker.asked is None:
@@ -143,16 +141,14 @@ class Processes:
                     else:
                         self._hand_out(waiting, with_main, report)
                     for outcome in self._collect(report):
-                        if self._stop.is_set() and isinstance(outcome.error, Interrupted):
-                            unfinished = True
-                        else:
+                        if not (self._stop.is_set() and isinstance(outcome.error, Interrupted)):
                             yield outcome
             finally:
                 # Left early: by a second Ctrl-C, by an error, or because nobody wants more outcomes.
                 for worker in [worker for worker in self._pool if worker.job is not None]:
                     self._pool.remove(worker)
                     worker.kill()
-        if unfinished:
+        if self._stop.is_set():  # also where every job has ended: what comes after must not begin
             raise interrupted()
 
     def _hand_out(self, waiting: deque[tuple[Job, bytes]], with_main: bool, report: OnProgress) -> None:

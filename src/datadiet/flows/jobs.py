@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ from datadiet.flows.tasks import (
 from datadiet.numerics import Numerics, as_before
 from datadiet.scores import SCORES
 from datadiet.seeds import stream, torch_seed
+from datadiet.source import is_ours
 from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
@@ -145,13 +146,13 @@ class _Work:
         self.moment = Moment(
             self.model, self.optimizer, 0, recipe.steps_per_epoch(len(data)), self.order.steps_per_pass
         )
-        self.watch = Trajectories(
-            {
-                name: entry.compute(len(data), self.device)
-                for name, entry in SCORES.items()
-                if entry.needs == "trajectory" and (task.marks or spec.purpose == "score")
-            }
-        )
+        # All that may be followed: a state that lacks one of them drops it, and the next one may have it again.
+        self.followed = {
+            name: entry.compute(len(data), self.device)
+            for name, entry in SCORES.items()
+            if entry.needs == "trajectory" and (task.marks or spec.purpose == "score")
+        }
+        self.watch = Trajectories(dict(self.followed))
         if spec.parent is not None:
             self._inherit(*spec.parent, spec.rewind)
         if task.mask is not None:
@@ -167,7 +168,7 @@ class _Work:
                 f"there is no checkpoint of the parent run {parent} at step {step}", where=self.context.label,
                 fix="train the parent to that step first",
             )  # fmt: skip
-        inherited = ("model/", "optimizer/") if rewind is None else ("model/",)
+        inherited = ("model/", "buffer/", "optimizer/") if rewind is None else ("model/", "buffer/")
         tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(inherited)}
         unpack({**tensors, "random/cpu": torch.get_rng_state()}, self.model, self.optimizer, where=parent)
         self.moment.step = self.task.spec.start
@@ -263,7 +264,7 @@ class _Work:
         codes = point.meta.get("codes", {})
         kept = {
             name: a
-            for name, a in self.watch.accumulators.items()
+            for name, a in self.followed.items()
             if any(k.startswith(f"{name}/") for k in seen) and codes.get(name) == self.task.codes.get(name)
         }
         self.watch.accumulators = kept
@@ -312,20 +313,27 @@ class _Work:
         logits: torch.Tensor | None = None
         followed = self.watch.result()
         for name in names:
+            self._go_on()
             entry = SCORES.get(name)
             if entry.needs == "trajectory":
                 found.update({column: followed[column] for column in columns([name])})
             elif entry.needs == "logits":
                 if logits is None:
                     logits = self._logits(self.batches)
-                found[name] = entry.compute(logits, labels)
+                own = is_ours(entry.compute)  # somebody's may change what it is given
+                found[name] = entry.compute(logits, labels) if own else entry.compute(logits.clone(), labels.clone())
             elif entry.needs == "run":
                 found[name] = entry.compute(len(self.data), self.task.spec.stream, step)
             else:
                 model = self._calibrated() if entry.needs == "calibrated" else self.model
                 found[name] = self._finite(
-                    _by_model(entry.compute, model, self.batches, self.task.numerics), f"values of {name}"
+                    _by_model(entry.compute, model, self.batches, self.task.numerics, self._go_on), f"values of {name}"
                 )
+            if name in found and tuple(found[name].shape) != (len(self.data),):
+                raise DatadietError(
+                    f"gave values of shape {tuple(found[name].shape)} for {len(self.data)} examples",
+                    where=f"score {name}", fix="return one number for each example",
+                )  # fmt: skip
         metas = {column: shard_meta(self.task, name, self.data) for name in names for column in columns([name])}
         for name, values in found.items():
             self.folder.save_shard(name, step, values.detach().float().cpu().numpy(), metas[name])
@@ -367,15 +375,23 @@ class _Work:
             )
         return values
 
+    def _go_on(self) -> None:
+        """Stop in the middle of the scores where that is asked for: the checkpoint they are taken from is there."""
+        if self.context.should_stop():
+            raise Interrupted(f"stopped while scores of step {self.moment.step} were taken", where=self.context.label)
+
     def _tell(self, step: int) -> None:
         self.context.progress(step, self.task.until)
 
 
-def _by_model(compute: Any, model: nn.Module, batches: Batches, numerics: Numerics) -> torch.Tensor:
-    """A score of the network itself (a gradient norm), batch by batch over all rows."""
+def _by_model(
+    compute: Any, model: nn.Module, batches: Batches, numerics: Numerics, go_on: Callable[[], None]
+) -> torch.Tensor:
+    """A score of the network itself (a gradient norm), batch by batch over all rows; `go_on` may raise between two."""
     size = min(numerics.scoring_batch, 128)
     out = []
     for start in range(0, len(batches), size):
+        go_on()
         rows = torch.arange(start, min(start + size, len(batches)), device=batches.device)
         count = len(rows)
         if count < size:  # every pass has one shape, so that a row's value depends on no other

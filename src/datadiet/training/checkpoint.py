@@ -37,7 +37,7 @@ def weights(model: nn.Module) -> Tensors:
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[str, Tensors]) -> Tensors:
     """Everything a run needs to go on as if it had not stopped."""
-    out = weights(model)
+    out = weights(model) | {f"buffer/{name}": t.detach().clone() for name, t in _unsaved(model).items()}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
             if value is not None:
@@ -48,6 +48,12 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[
     for name, state in observers.items():
         out.update({f"observer/{name}/{key}": value.detach().clone() for key, value in state.items()})
     return out
+
+
+def _unsaved(model: nn.Module) -> Tensors:
+    """Buffers that a state dict leaves out (`persistent=False`): training may change these, too."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
 
 
 def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) -> None:
@@ -63,6 +69,11 @@ def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) ->
 def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer, *, where: object = None) -> None:
     """Restore weights, optimiser and random state; observers take their own part."""
     load_weights(model, tensors, where=where)
+    unsaved = _unsaved(model)
+    with torch.no_grad():
+        for name, value in part(tensors, "buffer/").items():
+            if name in unsaved:
+                unsaved[name].copy_(value)
     state: dict[int, dict[str, Any]] = {}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in part(tensors, "optimizer/").items():
