@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from tiny_cli import FLAGS, cli, files, ok
@@ -197,6 +201,30 @@ def test_show_lists_the_ends_and_the_store(place: Path) -> None:
     assert [run["purpose"] for run in store["runs"]] == ["score", "score"]
     assert all(run["checkpoints"] == [7, 21] for run in store["runs"])
     assert "hardest by el2n" in ok("show", "scores").out
+
+
+def test_names_with_brackets_are_printed_as_they_are(place: Path) -> None:
+    content = dict(np.load("tiny.npz"))
+    np.savez("tiny[red].npz", **content, classes=np.array(["a [bold]", "b [/x]", "c"]))
+    said = ok("score", "tiny[red].npz", *FLAGS, "--score", "el2n", "--at", "1ep", "--runs", 1, "-o", "out [/red]")
+    assert "Scores in out [/red]/scores.parquet" in said.out
+    assert "a [bold]" in ok("show", "out [/red]", "--top", 60).out
+    said = ok("select", "out [/red]", "--by", "el2n", "-o", "[half].safetensors")
+    assert all(word in said.out for word in ("a [bold]", "b [/x]", "Subset in [half].safetensors"))
+
+
+def test_an_encoding_without_a_character_is_no_error(place: Path) -> None:
+    code = "import sys; from datadiet.cli import main; sys.exit(main(['show', 'scores']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert b"el2n" in ended.stdout
+
+
+def test_a_score_that_is_undefined_gives_no_nan_in_json(place: Path) -> None:
+    words = ("--noise", "permute:0.3", "--score", "dyn_unc", "--at", "1ep", "--runs", 1, "-o", "noisy")
+    (row,) = ok("score", "tiny.npz", *FLAGS, *words, "--json").json["summary"]
+    assert (row["mean"], row["auroc"], row["undefined"]) == (None, None, 120)
 
 
 def test_ctrl_c_before_any_job_runs_is_exit_130_and_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

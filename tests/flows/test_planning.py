@@ -21,6 +21,7 @@ from datadiet.flows.plan import preset_for, recipe_for
 from datadiet.flows.run import plan_run
 from datadiet.flows.tune import plan_tune
 from datadiet.selection import POLICIES
+from datadiet.steps import Step
 
 
 def _colour(name: str = "cifar10") -> dd.Dataset:
@@ -39,6 +40,14 @@ def test_the_environment_says_where_runs_are_kept(monkeypatch: pytest.MonkeyPatc
 def test_results_of_python_and_of_the_command_line_go_to_one_folder(tmp_path: Path):
     noisy = tiny().with_noise("permute", 0.2)
     assert plan_run(noisy, at="1ep", recipe=RECIPE, setup=setup(tmp_path)).out == Path("out/tiny-permute0.2")
+
+
+def test_numbers_of_numpy_and_steps_are_taken_as_they_are_meant(tmp_path: Path):
+    given = {"scores": ["el2n"], "runs": 1, "recipe": RECIPE, "setup": setup(tmp_path)}
+    wanted = dd.score(tiny(), at=7, seed=1, **given).mean("el2n").tolist()
+    assert dd.score(tiny(), at=np.int64(7), seed=np.int64(1), **given).mean("el2n").tolist() == wanted
+    assert dd.score(tiny(), at=Step.parse("1ep"), seed=1, **given).mean("el2n").tolist() == wanted
+    assert len(list(tmp_path.glob("??/*/run.json"))) == 1
 
 
 def test_another_network_does_not_inherit_the_arguments_of_the_presets():

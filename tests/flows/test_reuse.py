@@ -158,6 +158,34 @@ def test_a_score_added_to_a_folder_joins_those_that_are_there(tmp_path: Path) ->
     assert np.isfinite(table.mean("loss")).all()
 
 
+def test_a_folder_whose_older_scores_are_damaged_takes_new_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    score(tmp_path, runs=3, scores=["el2n", "loss"], at="1ep", out=out)
+    (out / "shards" / "run-001" / "el2n@00000007.safetensors").unlink()
+    score(tmp_path, runs=2, scores=["loss"], at="2ep", out=out)
+    assert "el2n at step 7 is left out of the table" in caplog.text
+    table = dd.load_table(out)
+    assert {key: len(runs) for key, runs in table.shards.items()} == {("loss", 7): 3, ("loss", 14): 2}
+    # A column's own number of runs is what travels with a subset of it.
+    assert [dd.select(table, "loss", at=at).policy["runs"] for at in ("1ep", "2ep")] == [3, 2]
+    score(tmp_path, runs=3, scores=["el2n"], at="1ep", out=out)
+    assert len(dd.load_table(out).shards["el2n", 7]) == 3
+
+
+def test_the_numeric_environments_of_all_columns_stand_in_the_manifest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    score(tmp_path, runs=1, at="1ep", out=out)
+    given = {"recipe": RECIPE, "scores": ["el2n"], "runs": 1, "at": "2ep", "out": out}
+    dd.score(tiny(), setup=setup(tmp_path / "other", threads=2), **given)
+    found = dd.load_table(out).provenance["numerics"]
+    assert [one["threads"] for one in found] == [1, 2]
+    assert "2 numeric environments" in caplog.text
+
+
 def test_a_second_comparison_trains_nothing_and_shares_runs_with_an_earlier_one(
     tmp_path: Path, stretches: Stretches
 ) -> None:

@@ -196,6 +196,18 @@ def test_an_output_that_does_not_fit_the_classes_is_refused(answer, classes, wor
     assert model.training
 
 
+def test_what_a_model_does_in_training_mode_only_is_refused_too():
+    model = Odd(lambda y: (y, y) if model.training else y)
+    with pytest.raises(DatadietError, match="returns tuple in training mode"):
+        check_output(model, torch.randn(2, 3), 2)
+    model = Odd(lambda y: y.view(17) if model.training else y)
+    with pytest.raises(DatadietError, match=r"does not accept inputs of shape \(2, 3\) in training mode"):
+        check_output(model, torch.randn(2, 3), 2)
+    model = Odd(lambda y: y).requires_grad_(False)
+    with pytest.raises(DatadietError, match="no weight of the model is trained"):
+        check_output(model, torch.randn(2, 3), 2)
+
+
 def test_inputs_that_the_model_cannot_take_are_named():
     with pytest.raises(DatadietError, match=r"inputs of shape \(2, 5\), RuntimeError"):
         check_output(build("mlp", (3,), 2), torch.zeros(4, 5), 2)

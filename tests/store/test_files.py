@@ -287,6 +287,14 @@ def test_places_that_cannot_take_a_file_are_named(tmp_path: Path) -> None:
         write_bytes(tmp_path / ("x" * 300), b"")
 
 
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    file = tmp_path / ("é" * 124 + ".json")  # 253 bytes
+    write_json(file, {"a": 1})
+    assert read_json(file) == {"a": 1}
+    with pytest.raises(DatadietError, match="name is too long"):
+        write_json(tmp_path / ("é" * 200), {"a": 1})
+
+
 def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DatadietError, match="not a regular file"):

@@ -12,6 +12,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
     from datadiet.cli.app import build
 
+    for written in (sys.stdout, sys.stderr):  # in an encoding that lacks a character another one stands for it
+        if hasattr(written, "reconfigure"):
+            written.reconfigure(errors="replace")
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = build(given)(args=given, standalone_mode=False, prog_name="datadiet")

@@ -23,4 +23,4 @@ def command(json: o.Json = False) -> None:
     out = output.console()
     width = max(map(len, [*named, *(name for name, _ in OTHERS)]))
     for name, doc in [*named.items(), *OTHERS]:
-        out.print(f"{name:<{width}}  {doc}", markup=False)
+        out.print(f"{name:<{width}}  {doc}")

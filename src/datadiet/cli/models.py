@@ -34,9 +34,9 @@ def command(json: o.Json = False) -> None:
     out = output.console()
     out.print("Networks (parameters for 3×32×32 inputs, 10 classes):")
     for network in networks:
-        out.print(f"  {network.name:<16} {network.parameters or 0:>11,}  {network.summary}", markup=False)
+        out.print(f"  {network.name:<16} {network.parameters or 0:>11,}  {network.summary}")
     for title, entries in (("Presets", presets), ("Scores", scores), ("Policies", policies)):
         out.print(f"{title}:")
         for name, doc in entries.items():
-            out.print(f"  {name:<16} {doc}", markup=False)
+            out.print(f"  {name:<16} {doc}")
     out.print(f"Engines: {', '.join(ENGINES)}")

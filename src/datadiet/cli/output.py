@@ -24,8 +24,7 @@ from datadiet.flows.plan import Plan
 
 def console(stderr: bool = False) -> Console:
     """A console that does not fold lines into a narrow default when there is no terminal."""
-    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    return out
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)  # names may hold brackets
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -70,7 +69,7 @@ def progress(quiet: bool = False) -> Iterator[OnProgress | None]:
             yield None
             return
         bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:>3.0f} %"),
             _Rate(),

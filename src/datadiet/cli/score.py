@@ -86,12 +86,16 @@ def summary(table: ScoreTable) -> list[dict[str, object]]:
         row["mean"] = float(finite.mean()) if len(finite) else None
         row["undefined"] = len(values) - len(finite)
         if name in SCORES:
-            reliability = table.reliability(name, step)
-            row["reliability"] = None if reliability != reliability else reliability
+            row["reliability"] = _or_none(table.reliability(name, step))
             if table.corrupted is not None and table.corrupted.any():
-                row["auroc"] = table.auroc(name, step)
+                row["auroc"] = _or_none(table.auroc(name, step))
         rows.append(row)
     return rows
+
+
+def _or_none(value: float) -> float | None:
+    """NaN is not JSON."""
+    return None if value != value else value
 
 
 def print_summary(table: ScoreTable) -> None:

@@ -67,7 +67,7 @@ def _file(path: Path, json: bool) -> None:
 
 def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
     table = load_table(path)
-    name = by or next(score for score in table.names if score in SCORES)
+    name = by or next((score for score in table.names if score in SCORES), table.names[0])
     values = table.difficulty(name)
     order = ascending(values, table.fingerprint)
     order = order[values[order] == values[order]]  # undefined scores rank nowhere

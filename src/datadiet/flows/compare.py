@@ -155,7 +155,7 @@ def plan_compare(
     data, setup = data_room.load(data), Setup.of(setup)
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
-    check_seed(seed)
+    seed = check_seed(seed)
     if split not in ("test", "validation"):
         raise unknown("split", split, ("test", "validation"), where="--split")
     for baseline in baselines:

@@ -194,9 +194,10 @@ def check_scores(names: Sequence[str], marks: Sequence[int]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_seed(seed: int, *, where: str = "--seed") -> None:
+def check_seed(seed: int, *, where: str = "--seed") -> int:
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise DatadietError(f"the seed {seed!r}", where=where, fix="it must be a whole number, 0 or more")
+    return int(seed)  # numpy's are not JSON
 
 
 def inspect(recipe: Recipe, data: Dataset) -> Network:
@@ -206,7 +207,8 @@ def inspect(recipe: Recipe, data: Dataset) -> Network:
     sample = batches.inputs(torch.arange(min(2, len(data)), device="cpu"))
     models.check_output(model, sample, len(data.classes))
     parameters = sum(p.numel() for p in model.parameters())
-    state = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
+    state = sum(t.numel() * t.element_size() for t in tensors)
     work = _work(model, sample)
     if models.is_own(recipe.model):
         return Network(parameters, state, work, None)

@@ -66,7 +66,7 @@ class Result:
             "out": str(self.out),
             "comparison": None if self.comparison is None else self.comparison.to_json(),
             "tuned": None if self.tuned is None else self.tuned.to_json(),
-            "auroc": self.detection(),
+            "auroc": {name: None if value != value else value for name, value in self.detection().items()},
             "files": [str(file) for file in self.files],
         }
 

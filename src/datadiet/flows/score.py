@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def plan_score(
     model: str | None = None,
     scores: Sequence[str] | None = None,
     runs: int | None = None,
-    at: str | int | Sequence[str | int | Step] | None = None,
+    at: str | int | Step | Sequence[str | int | Step] | None = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     preset: str | None = None,
     steps: str | None = None,
@@ -100,11 +101,11 @@ def plan_score(
     runs = runs if runs is not None else defaults.runs  # type: ignore[union-attr]
     if runs < 1:
         raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
-    check_seed(seed)
+    seed = check_seed(seed)
     if at is None:
         per, horizon = chosen.steps_per_epoch(len(data)), chosen.horizon(len(data))
         at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
-    marks = marks_for(chosen, data, [at] if isinstance(at, (str, int)) else at)
+    marks = marks_for(chosen, data, [at] if isinstance(at, (str, int, Integral, Step)) else at)
     names = check_scores(list(scores) if scores is not None else list(defaults.scores), marks)  # type: ignore[union-attr]
     if "input_norm" in names and data.kind == "tokens":
         raise DatadietError("token inputs have no norm", where="--score", fix="leave input_norm out")
@@ -168,7 +169,7 @@ def score(
     model: str | None = None,
     scores: Sequence[str] | None = None,
     runs: int | None = None,
-    at: str | int | Sequence[str | int | Step] | None = None,
+    at: str | int | Step | Sequence[str | int | Step] | None = None,
     out: str | Path | None = None,
     *,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
@@ -329,6 +330,17 @@ def _whole(file: Path, meta: Mapping[str, Any]) -> bool:
         return False
 
 
+def _there(folder: Path, name: str, step: int, runs: int) -> bool:
+    """Whether the shards of an earlier scoring, whose store may be gone, can still be read."""
+    try:
+        for run in range(runs):
+            read_tensors(shard_path(folder, run, name, step))
+    except DatadietError as error:
+        log.warning("%s; %s at step %d is left out of the table: ask for it again to have it", error, name, step)
+        return False
+    return True
+
+
 def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str, Any]) -> None:
     """The scoring folder: shards first, the manifest that names them after, then the export."""
     data = plan.data
@@ -354,13 +366,17 @@ def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str
     known = {
         (name, step): runs
         for name, step, runs in before.get("columns", [])
-        if name not in asked or taken.get(name) == codes.get(name)
+        if (name not in asked or taken.get(name) == codes.get(name)) and _there(folder, name, step, runs)
     }
     manifest["codes"] = {**taken, **{name: codes[name] for name in asked if name in codes}}
     for name, step, runs in manifest["columns"]:
         known[(name, step)] = max(runs, known.get((name, step), 0))
     manifest["columns"] = [[name, step, runs] for (name, step), runs in sorted(known.items())]
-    manifest["runs"] = max(plan.runs, before.get("runs", 0))
+    manifest["runs"] = max(known.values())
+    earlier = [one for one in before.get("numerics", []) if one not in manifest["numerics"]]
+    if earlier:
+        manifest["numerics"] = [*earlier, *manifest["numerics"]]
+        warn_if_mixed(manifest["numerics"])
     if len(before.get("run_names", [])) > len(manifest["run_names"]):
         manifest["run_names"] = before["run_names"]
     whole = table

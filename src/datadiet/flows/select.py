@@ -48,7 +48,7 @@ def select(
     Returns:
         A Subset, which stands for its (M,) sorted row indices wherever an array is wanted.
     """
-    check_seed(seed)
+    seed = check_seed(seed)
     if isinstance(scores, (str, Path)):
         if Path(scores).suffix.lower() in SUFFIXES:
             scores = column(scores, by)
@@ -85,7 +85,12 @@ def select(
         seed=seed,
         **options,
     )
-    made = {**subset.policy, "by": by, "at": step, "runs": table.runs if by else None}
+    made = {
+        **subset.policy,
+        "by": by,
+        "at": step,
+        "runs": None if by is None else len(table.shards[by, table.step(by, at)]),
+    }
     for key in ("recipe", "source", "dataset", "noise", "seed"):
         if table.provenance.get(key) is not None:
             made[f"scored_{key}" if key == "seed" else key] = table.provenance[key]

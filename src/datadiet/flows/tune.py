@@ -223,7 +223,8 @@ def plan_tune_of(data: Any, table: ScoreTable, by: str, at: str | int | None = N
     if table.provenance.get("recipe") is None:
         raise DatadietError("the scores do not say by which recipe they were made", where=table.path)
     recipe = Recipe.from_json(table.provenance["recipe"])
-    return plan_tune(data, by, table.step(by, at), recipe, score_runs=table.runs, **options)
+    step = table.step(by, at)
+    return plan_tune(data, by, step, recipe, score_runs=len(table.shards[by, step]), **options)
 
 
 def execute_tune(plan: TunePlan, table: ScoreTable, on_progress: OnProgress | None = None) -> Tuned:

@@ -103,7 +103,7 @@ def plan_tickets(
 ) -> LotteryPlan:  # fmt: skip
     """Resolve and check all that `find_tickets` was asked, and train nothing. Arguments as of `find_tickets`."""
     data, setup = data_room.load(data), Setup.of(setup)
-    check_seed(seed)
+    seed = check_seed(seed)
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
     each = list(score_runs.values()) if isinstance(score_runs, Mapping) else [score_runs]

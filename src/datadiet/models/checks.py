@@ -13,7 +13,7 @@ from datadiet.errors import DatadietError
 
 
 def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
-    """Raise unless two examples give finite logits (2, classes) in eval mode.
+    """Raise unless two examples give finite logits (2, classes), in eval mode and in training mode.
 
     The model is left as it was: mode, buffers and random streams.
 
@@ -31,15 +31,19 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     cuda = [device.index or 0] if device.type == "cuda" else []
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise DatadietError("no weight of the model is trained", fix="leave some that require a gradient")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-            output = model.eval()(**pair) if isinstance(pair, dict) else model.eval()(pair)
+            for mode, training in (("", False), (" in training mode", True)):
+                model.train(training)
+                _check_logits(model(**pair) if isinstance(pair, dict) else model(pair), classes, mode)
     except DatadietError:
         raise
     except Exception as error:  # the user's network may raise anything; its own words say what
         line = (str(error).strip().splitlines() or ["no message"])[0]
         raise DatadietError(
-            f"the model does not accept {_shape(pair)}, {type(error).__name__}: {line}",
+            f"the model does not accept {_shape(pair)}{mode}, {type(error).__name__}: {line}",
             fix="build it for this dataset's input shape",
         ) from error
     finally:
@@ -49,20 +53,25 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+def _check_logits(output: Any, classes: int, mode: str) -> None:
+    """Finite logits (2, classes); `mode` says when, where that is not as usual."""
     if not isinstance(output, torch.Tensor):
         raise DatadietError(
-            f"the model returns {type(output).__name__}", fix="return the logits, a tensor (batch, classes)"
+            f"the model returns {type(output).__name__}{mode}", fix="return the logits, a tensor (batch, classes)"
         )
     if output.shape != (2, classes):
         raise DatadietError(
-            f"the model's output for 2 examples has shape {tuple(output.shape)}, the dataset has {classes} classes",
+            f"the model's output{mode} for 2 examples has shape {tuple(output.shape)}, "
+            f"the dataset has {classes} classes",
             fix=f"its last layer must give {classes} logits an example",
         )
     if not output.is_floating_point():
-        raise DatadietError(f"the model's output has type {output.dtype}", fix="return logits, not decisions")
+        raise DatadietError(f"the model's output{mode} has type {output.dtype}", fix="return logits, not decisions")
     if not bool(torch.isfinite(output).all()):
         raise DatadietError(
-            "the untrained model's output is not finite", fix="check its initial weights and its inputs"
+            f"the untrained model's output{mode} is not finite", fix="check its initial weights and its inputs"
         )
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datadiet.errors import DatadietError
@@ -54,7 +54,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, "", str(path))
         if path.exists() and not path.is_file():
             raise DatadietError("is not a regular file", where=path, fix="choose another name")
-        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-{path.name[-80:]}")
+        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{path.suffix[-20:]}")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         _sync(temporary)
@@ -66,7 +66,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise explain(error, path if named in (None, str(temporary)) else str(named)) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # it would hide what went wrong
+                temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -98,7 +98,7 @@ def plan(
             raise DatadietError(f"{name} does not look at it", where=f"--{flag}", fix=f"leave it out, or ask {able}")
     size = SCALES.get(scale, where="--scale")
     size = replace(size, runs=runs or size.runs, score_runs=score_runs or size.score_runs)
-    check_seed(seed)
+    seed = check_seed(seed)
     for score in scores:
         SCORES.get(score, where="--score")
     dataset = data_room.load(size.data if data is None else data)
