@@ -43,6 +43,20 @@ def test_hardest_window_and_easiest_are_where_they_should_be(place: Path) -> Non
     assert kept["hardest"] == set(order[90:].tolist())
 
 
+def test_other_subsets_have_other_names(place: Path) -> None:
+    words = ("select", "scores", "--by", "el2n", "--keep", 0.25)
+    for more, name in (
+        ((), "el2n-hardest-25"),
+        (("--balanced",), "el2n-balanced-hardest-25"),
+        (("--at", "1ep"), "el2n-hardest-25-at-1ep"),
+        (("--policy", "window", "--offset", 0.2), "el2n-window-25-from-20"),
+        (("--policy", "window", "--offset", 0.125), "el2n-window-25-from-12.5"),
+        (("--policy", "stratified", "--option", "beta=0.1", "--seed", 3), "el2n-stratified-25-beta-0.1-seed-3"),
+    ):
+        assert ok(*words, *more, "--json").json["file"] == f"scores/{name}.safetensors"
+    assert len(list(Path("scores").glob("*25*.safetensors"))) == 6
+
+
 @pytest.mark.parametrize("ending", ["safetensors", "npy", "txt"])
 def test_a_subset_file_round_trips_and_trains(place: Path, ending: str) -> None:
     ok("select", "scores", "--by", "el2n", "--keep", 0.5, "-o", f"half.{ending}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -124,6 +126,19 @@ def test_what_is_wrong_with_a_users_model_is_one_line(here, name, args, words):
         build(name, (3,), 2, **args)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_seed_fixes_weights_that_numpy_and_python_draw_too(here):
+    (here / "drawn.py").write_text(
+        "import random\nimport numpy as np\nimport torch\nfrom torch import nn\n\ndef make(classes):\n"
+        "    net = nn.Linear(3, classes)\n"
+        "    net.weight.data.copy_(torch.from_numpy(np.random.randn(classes, 3)))\n"
+        "    net.bias.data.fill_(random.random())\n    return net\n"
+    )
+    before = np.random.get_state()[1].tolist(), random.getstate()
+    one, same, other = (weights_fingerprint(build("drawn.py:make", (3,), 2, seed=s)) for s in (2**62, 2**62, 1))
+    assert one == same != other
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before
 
 
 def test_the_fingerprint_sees_names_types_shapes_and_bytes():

@@ -127,7 +127,13 @@ def command(
             subset = select(
                 folder if table is None else table, by, keeps[0], policy, at=at, balanced=balanced, seed=seed, **options
             )
-            name = f"{by or policy}-{policy}-{percent(keeps[0]).rstrip('%')}.safetensors"
+            # What was asked for is in the name, so that another subset does not take this one's place.
+            parts = [by or "", "balanced" if balanced else "", policy, percent(keeps[0])]
+            parts += [f"from-{percent(float(options['offset']))}"] if "offset" in options else []
+            parts += [f"{key}-{value}" for key, value in options.items() if key != "offset"]
+            parts += [f"at-{at}"] if at is not None else []
+            parts += [f"seed-{seed}"] if seed else []
+            name = "-".join(part.replace("%", "").replace("/", "_") for part in parts if part) + ".safetensors"
             target = out or (folder.parent if plain else folder) / name
             _check_target(target)
         save_subset(subset, target)

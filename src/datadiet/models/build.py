@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,8 +48,8 @@ def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | No
         name: a registered name, or a user's own as "package.module:function" or "path/to/file.py:function".
         input_shape: (C, H, W) of images, (D,) of a table's rows.
         classes: the number of logits.
-        seed: of the weights, which are then the same byte for byte, and the global random stream is left
-            untouched; None draws them from the global stream.
+        seed: of the weights, which are then the same byte for byte, and the global random streams (torch's,
+            numpy's, Python's) are left untouched; None draws them from these.
         args: the builder's own (`init=`, `width=`, …).
     """
     shape, classes = checked_shape(input_shape), positive(classes, "classes")
@@ -105,7 +107,7 @@ def describe() -> list[Description]:
 
 @contextmanager
 def _stream(seed: int | None) -> Iterator[None]:
-    """The global stream set to a seed, and back; CUDA's as well where it is in use."""
+    """The global streams set to a seed, and back: torch's, CUDA's where it is in use, and those of numpy and Python."""
     if seed is None:
         yield
         return
@@ -115,4 +117,11 @@ def _stream(seed: int | None) -> Iterator[None]:
         torch.default_generator.manual_seed(seed)
         for device in cuda:
             torch.cuda.default_generators[device].manual_seed(seed)
-        yield
+        of_numpy, of_python = np.random.get_state(), random.getstate()
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
