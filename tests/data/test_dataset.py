@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ def test_a_dataset_is_returned_as_it_is_and_can_be_renamed():
         load(**load((np.ones((4, 2)), [0, 1, 0, 1]), test_fraction=0).source)
 
 
+@pytest.mark.parametrize("option", [{"nonsense": 3}, {"test_fraction": 0.5}, {"label": "y"}, {"test": ((), ())}])
+def test_options_for_a_dataset_that_is_loaded_already_are_refused(option):
+    with pytest.raises(DatadietError, match=f"toy: {next(iter(option))} is given, but this dataset is loaded already"):
+        load(images(), **option)
+
+
 def test_relative_paths_are_found_below_data_dir_and_noted_whole(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.ones((8, 2)), y=np.arange(8) % 2)
     data = load("a.npz", data_dir=tmp_path)
@@ -141,6 +148,38 @@ def test_images_come_channels_first_last_or_without():
     first = from_arrays("a", (last.transpose(0, 3, 1, 2), y))
     assert np.array_equal(first.train.inputs, last)
     assert from_arrays("a", (last[..., 0], y)).input_shape == (1, 6, 7)
+
+
+def test_five_channels_or_more_are_refused_unless_they_are_said_to_be_last():
+    y = np.arange(12) % 2
+    for shape in ((12, 5, 8, 9), (12, 8, 9, 13)):
+        with pytest.raises(DatadietError, match="no axis is one of 1 to 4 channels; give"):
+            from_arrays("a", (np.zeros(shape, np.uint8), y))
+    for shape in ((12, 8, 9, 13), (12, 3, 9, 13)):
+        data = from_arrays("a", (np.zeros(shape, np.uint8), y), channels_last=True)
+        assert data.input_shape == (13, shape[1], shape[2])
+
+
+def test_the_shape_of_a_dict_does_not_depend_on_the_order_of_its_keys():
+    ids, age, y = np.zeros((6, 7), int), np.zeros(6), np.arange(6) % 2
+    for inputs in ({"ids": ids, "age": age}, {"age": age, "ids": ids}):
+        assert from_arrays("a", (inputs, y)).input_shape == (7,)
+    assert from_arrays("a", ({"age": age}, y)).input_shape == (1,)
+
+
+@pytest.mark.parametrize("kind", [">i4", "<i4", ">f8", "<f8"])
+def test_a_dict_of_another_byte_order_is_the_same_data(kind):
+    ids, y = np.arange(12).reshape(6, 2), np.arange(6) % 2
+    native = from_arrays("a", ({"ids": ids.astype(np.dtype(kind).newbyteorder("="))}, y))
+    other = from_arrays("a", ({"ids": ids.astype(kind)}, y))
+    assert other.train.inputs["ids"].dtype.isnative
+    assert other.fingerprint == native.fingerprint
+
+
+def test_ids_are_text(tmp_path):
+    ids = [tmp_path / "a", 1, "b", os.fsdecode(b"\xff"), "\ud800", "ü"]
+    data = from_arrays("a", (np.zeros((6, 2)), np.arange(6) % 2), ids=ids)
+    assert data.train.ids == [str(tmp_path / "a"), "1", "b", "\\xff", "\\ud800", "ü"]
 
 
 def test_train_and_test_must_agree():

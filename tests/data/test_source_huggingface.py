@@ -87,6 +87,31 @@ def test_objects_are_read_alone_in_a_dict_and_with_a_test_set(images):
     assert data.source == {"source": "memory"}
 
 
+@pytest.mark.parametrize("column", ["image", "x"])
+def test_a_test_split_that_lists_its_classes_in_another_order_is_matched_by_name(images, column):
+    def rows(labels, names):
+        table = images(len(labels), labels=labels)
+        if column == "x":
+            table = table.set_column(0, "x", pa.array(np.arange(float(len(labels)))))
+        features = {"image": IMAGE} if column == "image" else {}
+        return Rows(table, {**features, "label": {"names": names, "_type": "ClassLabel"}})
+
+    train = rows([0, 1] * 5, ["ant", "bee"])
+    assert load(train, test=rows([0, 0, 1], ["bee", "ant"])).test.labels.tolist() == [1, 1, 0]
+    assert load(train, test=rows([2, 0], ["bee", "cow", "ant"])).test.labels.tolist() == [0, 1]
+    with pytest.raises(DatadietError, match=r"column 'label': class 'cow' \(row 1\) does not occur in training"):
+        load(train, test=rows([2, 1], ["bee", "cow", "ant"]))
+    with pytest.raises(DatadietError, match="two have one name"):
+        load(train, test=rows([2, 1], ["bee", "bee", "ant"]))
+
+
+def test_a_test_split_and_test_examples_beside_it_are_one_too_many(images):
+    rows = Rows(images(), {"image": IMAGE, "label": LABEL})
+    with pytest.raises(DatadietError, match="test examples are given twice; leave out test="):
+        load({"train": rows, "test": rows}, test=rows)
+    assert len(load({"train": rows, "validation": rows}, test=rows).test) == 20
+
+
 def test_one_coloured_image_among_grey_ones_keeps_its_colour(images):
     features = {"image": IMAGE, "label": LABEL}
     grey = images(mode="L")

@@ -128,6 +128,31 @@ def test_a_truncated_image_is_named(tmp_path, write_images, kind):
             load(root)
 
 
+def test_hidden_folders_and_files_are_no_data(tmp_path, write_images, png):
+    root = write_images(tmp_path / "insects", classes=("ant", "bee", "train"))
+    want = load(root).fingerprint
+    for place in (root / "ant" / ".ipynb_checkpoints", root / "train" / ".cache", root / ".thumbnails"):
+        place.mkdir()
+        (place / "copy.png").write_bytes(png(99))
+    (root / "bee" / ".hidden.png").write_bytes(png(99))
+    assert load(root).fingerprint == want
+
+
+def test_names_that_are_no_utf8_are_made_printable(tmp_path, write_images):
+    odd, file = os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xff.png")
+    root = write_images(tmp_path / "insects")
+    try:
+        (root / "ant").rename(root / odd)
+        (root / odd / "000.png").rename(root / odd / file)
+        root = root.rename(tmp_path / odd)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    data = load(root, test_fraction=0)
+    assert (data.name, data.classes) == ("caf\\xe9", ("bee", "caf\\xe9", "cow"))
+    assert "caf\\xe9/\\xff.png" in data.train.ids
+    assert load(**data.source).fingerprint == data.fingerprint
+
+
 def test_an_empty_class_folder_is_named(tmp_path, write_images):
     root = write_images(tmp_path / "insects")
     (root / "dog").mkdir()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import logging
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +85,96 @@ def test_categories_come_from_training_rows_and_new_ones_in_test_are_all_zeros(t
     assert len(data) == N
     assert data.test.inputs[:, 2:5].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]
     assert load(**data.source).test.fingerprint == data.test.fingerprint
+
+
+def test_a_test_csv_is_read_with_the_text_columns_of_training(tmp_path):
+    def write(name, words):
+        rows = [f"{row},{word},{'xy'[row % 2]}" for row, word in enumerate(words)]
+        (tmp_path / name).write_text("\n".join(["a,flag,label", *rows]) + "\n")
+        return tmp_path / name
+
+    train = write("a.csv", ["true", "false", "unknown"] * 4)
+    data = load(train, test=write("b.csv", ["false", "true"] * 2))
+    assert data.test.inputs[:, 1:].tolist() == [[1, 0, 0], [0, 1, 0]] * 2
+    numbers = load(write("c.csv", ["1", "02", "x"] * 4), test=write("d.csv", ["02", "1"]))
+    assert numbers.test.inputs[:, 1:].tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert load(train, label="flag", test=write("e.csv", ["true", "false"])).test.labels.tolist() == [1, 0]
+    with pytest.raises(DatadietError, match="column 'flag': is of type string here, of booleans in training"):
+        load(write("f.csv", ["true", "false"] * 4), test=train)
+
+
+def test_booleans_and_text_are_not_matched(tmp_path, table):
+    texts = table.set_column(3, "member", pa.array(["True", "False"] * (N // 2)))
+    booleans, words = save(table, tmp_path / "a.parquet"), save(texts, tmp_path / "b.parquet")
+    with pytest.raises(DatadietError, match="column 'member': is of type bool here, of text in training; give it one"):
+        load(words, test=booleans)
+    with pytest.raises(DatadietError, match="column 'member': is of type string here, of booleans in training"):
+        load(booleans, test=words)
+
+
+@pytest.mark.parametrize("name", ["T.PARQUET", "T.CSV", "T.CSV.GZ", "T.TSV", "T.Tsv.gz"])
+def test_endings_may_be_in_capitals(tmp_path, table, name):
+    lower = save(table, tmp_path / name.lower())
+    want = load(lower).fingerprint
+    assert load(lower.rename(tmp_path / name)).fingerprint == want
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"gr\xf6\xdfe,label\n1,a\n2,b\n", r"t\.csv: is not UTF-8 text; save it as UTF-8"),
+        (b"town,label\nK\xf6ln,a\nBern,b\n", r"column 'town': bytes, not UTF-8 text; save it as UTF-8, or leave"),
+        (b"x,label\n1,K\xf6ln\n2,Bern\n", r"column 'label': labels that are bytes, not UTF-8 text; save it as"),
+    ],
+    ids=["header", "values", "labels"],
+)
+def test_a_csv_in_latin_1_is_said_to_be_none_in_utf8(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DatadietError, match=message):
+        load(tmp_path / "t.csv", test_fraction=0)
+
+
+def test_a_test_csv_in_latin_1_is_said_to_be_none_in_utf8(tmp_path):
+    (tmp_path / "a.csv").write_text("town,label\nBern,a\nRome,b\n")
+    (tmp_path / "b.csv").write_bytes(b"town,label\nK\xf6ln,a\nBern,b\n")
+    with pytest.raises(DatadietError, match=r"b\.csv: is not UTF-8 text .*; save it as UTF-8"):
+        load(tmp_path / "a.csv", test=tmp_path / "b.csv")
+
+
+def test_a_table_below_a_folder_whose_name_is_no_utf8_is_read(tmp_path, table):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for name in ("t.csv.gz", "t.parquet"):
+        save(table, tmp_path / name).rename(folder / name)
+        data = load(folder / name)
+        assert load(**data.source).fingerprint == data.fingerprint
+
+
+def test_text_is_text_in_every_arrow_type(tmp_path, table):
+    want = load(save(table, tmp_path / "a.parquet")).fingerprint
+    kind = pa.string_view() if hasattr(pa, "string_view") else pa.large_string()
+    for place, name in ((2, "town"), (4, "label")):
+        table = table.set_column(place, name, pa.array(table.column(name).to_pylist(), kind))
+    assert load(save(table, tmp_path / "b.parquet")).fingerprint == want
+
+
+def test_whole_numbers_too_large_for_a_double_are_rounded(tmp_path):
+    large = pa.array([2**63 + row for row in range(20)], pa.uint64())
+    table = pa.table({"x": large, "v": [[2**53 + 1 + row, row] for row in range(20)], "y": [0, 1] * 10})
+    data = load(save(table, tmp_path / "t.parquet"), test_fraction=0)
+    assert data.train.inputs[0].tolist() == [2.0**63, 2.0**53, 0.0]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+def test_a_column_that_float32_makes_constant_is_warned_of(tmp_path, caplog, name):
+    table = pa.table({"time": [1_700_000_000 + row for row in range(40)], "x": np.linspace(0, 1, 40), "y": [0, 1] * 20})
+    with caplog.at_level(logging.WARNING):
+        load(save(table, tmp_path / name))
+    assert len(caplog.records) == 1
+    assert "column 'time': of 40 values 1 are left in float32; subtract its smallest value" in caplog.text
 
 
 def test_a_split_column_says_which_rows_are_for_testing(tmp_path, table):
@@ -270,6 +362,16 @@ def test_npz_objects_are_never_unpickled(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_npz_arrays_that_are_not_needed_are_not_read(tmp_path):
+    odd = np.array([{"a": 1}], dtype=object)
+    np.savez(tmp_path / "a.npz", x=X, y=Y, data=odd, info=odd)
+    assert len(load(tmp_path / "a.npz", test_fraction=0)) == 40
+    assert len(load(tmp_path / "a.npz", test=tmp_path / "a.npz").test) == 40
+    np.savez(tmp_path / "b.npz", x=X, y=Y, ids=odd)
+    with pytest.raises(DatadietError, match="'ids' holds Python objects"):
+        load(tmp_path / "b.npz")
+
+
 def test_npz_without_a_pair_lists_its_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", foo=X, bar=Y)
     with pytest.raises(DatadietError, match=r"no pair of inputs and labels among its arrays \(foo, bar\)"):
@@ -302,7 +404,41 @@ def test_labels_may_be_names():
         load((X, names), test=(X[:2], ["dog", "cow"]))
 
 
+class NotAvailable:
+    """As pandas.NA: every comparison gives itself, which is neither true nor false."""
+
+    def __eq__(self, other):
+        return self
+
+    def __ne__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_a_matrix_and_a_masked_array_without_a_mask_are_plain_arrays():
+    x = np.random.default_rng(0).random((40, 3))
+    want = load((x, Y))
+    for same in (np.matrix(x), np.ma.array(x), np.ma.array(x, mask=np.zeros(x.shape, bool))):
+        data = load((same, np.ma.array(Y)))
+        assert type(data.train.inputs) is np.ndarray
+        assert data.fingerprint == want.fingerprint
+
+
 BAD = {
+    "training inputs: 2 missing .masked. values, the first in row 5": (
+        np.ma.array(np.ones((40, 3)), mask=np.isin(np.arange(120), [16, 20]).reshape(40, 3)),
+        Y,
+    ),
+    "training labels: 1 missing .masked. values, the first in row 4": (X, np.ma.array(Y, mask=np.arange(40) == 4)),
+    "labels are missing, the first in row 3; fill": (
+        X,
+        np.array([NotAvailable() if row == 3 else row % 2 for row in range(40)], object),
+    ),
     "38 labels for 40 inputs": (X, Y[:38]),
     "label -1 in row 2 is out of range": (X, np.where(np.arange(40) == 2, -1, Y)),
     "1 labels are missing .NaN., the first in row 3": (X, np.where(np.arange(40) == 3, np.nan, Y)),

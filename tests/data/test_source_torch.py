@@ -61,6 +61,36 @@ def test_grey_tensors_have_one_channel():
     assert data.input_shape == (1, 4, 4)
 
 
+@pytest.mark.parametrize("shape", [(13, 6, 8), (7, 3, 9), (3, 2, 4)])
+def test_tensors_have_their_channels_first_however_many(shape):
+    images = torch.rand(24, *shape)
+    data = load(TensorDataset(images, torch.from_numpy(Y)), test_fraction=0)
+    assert data.input_shape == shape
+    assert np.array_equal(data.train.inputs, images.permute(0, 2, 3, 1).numpy())
+
+
+def test_a_tensor_that_may_have_its_channels_last_is_asked_about_and_an_array_is_not():
+    with pytest.raises(DatadietError, match=r"example 0 is a tensor of shape \(6, 8, 3\): are its channels first"):
+        load(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)))
+    wide = np.random.default_rng(0).random((24, 6, 8, 13), np.float32)
+    assert load(Items(lambda row: (wide[row], Y[row]))).input_shape == (13, 6, 8)
+
+
+def test_pictures_of_a_palette_give_their_colours():
+    picture = Image.fromarray(np.repeat(np.array([[[200, 10, 30]]], np.uint8), 8, axis=0)).quantize(4)
+    assert picture.mode == "P"
+    data = load(Items(lambda row: (picture, int(Y[row]))), test_fraction=0)
+    assert data.train.inputs[0, 0, 0].tolist() == [200, 10, 30]
+
+
+def test_plain_numbers_in_a_dict_keep_their_kind():
+    data = load(
+        Items(lambda row: ({"age": 20 + row, "size": float(row) if row else 0.5}, int(Y[row]))), test_fraction=0
+    )
+    assert data.train.inputs["age"].dtype == np.int64
+    assert data.train.inputs["size"].tolist() == [0.5, *range(1, 24)]
+
+
 def test_dicts_of_tensors_are_tokens():
     rows = Items(lambda row: ({"input_ids": torch.arange(7) + row, "mask": torch.ones(7)}, int(Y[row])))
     data = load(rows)
@@ -75,6 +105,20 @@ def test_class_names_come_along_even_from_a_subset():
     part = load(Subset(items, range(12)), test=Subset(items, range(12, 24)))
     assert part.classes == ("a", "b", "c")
     assert len(part.test) == 12
+
+
+def test_a_test_set_that_lists_its_classes_in_another_order_is_matched_by_name():
+    def items(classes):
+        return Items(lambda row: (X[row], row % len(classes)), count=6, classes=classes)
+
+    train = items(["cat", "dog", "emu"])
+    assert load(train, test=items(["emu", "cat"])).test.labels.tolist() == [2, 0] * 3
+    assert load(train, test=Subset(items(["emu", "cat"]), [1, 2])).test.labels.tolist() == [0, 2]
+    with pytest.raises(DatadietError, match=r"test labels: class 'yak' \(row 1\) does not occur in training"):
+        load(train, test=items(["emu", "yak"]))
+    short = Items(lambda row: (X[row], row % 3), classes=["emu", "cat"])
+    with pytest.raises(DatadietError, match="label 2 in row 2 has no name; 2 classes are named"):
+        load(train, test=short)
 
 
 def test_more_than_the_memory_limit_goes_to_a_file_that_vanishes(monkeypatch, cache):
@@ -111,6 +155,28 @@ BAD = {
     "the input of example 0 is a str": lambda row: ("cat", 0),
     "all training examples are of one class": lambda row: (X[row], 0),
     "label -1 in row 0": lambda row: (X[row], -1 if row == 0 else Y[row]),
+    "example 0 has 'b', example 5 has not; give every example the same keys": lambda row: (
+        {"a": X[row], **({"b": X[row]} if row != 5 else {})},
+        Y[row],
+    ),
+    "example 5 has 'b', example 0 has not": lambda row: (
+        {"a": X[row], **({"b": X[row]} if row == 5 else {})},
+        Y[row],
+    ),
+    "example 7 has no names, example 0 has not": lambda row: (X[row] if row == 7 else {"a": X[row]}, Y[row]),
+    "examples of several types: number 0 is uint8, 3 is float32": lambda row: (
+        X[row] / np.float32(255) if row == 3 else X[row],
+        Y[row],
+    ),
+    "examples of several types: number 0 is uint8, 4 is int64": lambda row: (
+        X[row].astype(np.int64) + 300 if row == 4 else X[row],
+        Y[row],
+    ),
+    "'age' is of several types: number 0 is int64, 1 is float64": lambda row: ({"age": 3.5 if row else 3}, Y[row]),
+    "example 2: 144 missing .masked. values": lambda row: (
+        np.ma.masked_all((6, 8, 3)) if row == 2 else np.ones((6, 8, 3)),
+        Y[row],
+    ),
     "NaN or infinite values, the first in row 2": lambda row: (
         np.full(3, np.nan if row == 2 else 1.0),
         Y[row],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.data.buffers import take
+from datadiet.data.checks import as_array
 from datadiet.data.content import moments
 from datadiet.data.dataset import Dataset, Examples, from_arrays
 from datadiet.data.splits import fixed_test_split
@@ -22,12 +23,13 @@ def load(
     test_fraction: float | None = 0.2,
     name: str = "arrays",
     classes: Sequence[str] | None = None,
-    ids: Sequence[str] | None = None,
+    ids: Sequence[Any] | None = None,
 ) -> Dataset:
     """`(x, y)` or `((x, y), (x_test, y_test))`, of numpy arrays, tensors or lists.
 
     Args:
-        source: x images (N, H, W[, C]) or (N, C, H, W), a table (N, D) or a dict; y (N,) numbers or names.
+        source: x images (N, H, W[, C]) or (N, C, H, W) of up to 4 channels, a table (N, D) or a dict; y (N,)
+            numbers or names.
         test: (x, y) to test on.
         test_fraction: where nothing else is given, the part cut off for testing; 0 or None for no test split.
         classes: class names in label order.
@@ -41,8 +43,10 @@ def load(
         source, test = source
     if len(source) != 2 or (test is not None and not (isinstance(test, (tuple, list)) and len(test) == 2)):
         raise DatadietError("a pair (inputs, labels) is needed", where=name)
-    x, y = plain(source[0], name), _label_array(source[1], name)
-    tested = None if test is None else (plain(test[0], name), _label_array(test[1], name))
+    x, y = plain(source[0], f"{name}, training inputs"), _label_array(source[1], f"{name}, training labels")
+    tested = None
+    if test is not None:
+        tested = (plain(test[0], f"{name}, test inputs"), _label_array(test[1], f"{name}, test labels"))
     if y.dtype.kind in "USO":
         y, names = encode_labels(y, where=f"{name}, training labels")
         if tested is not None:
@@ -60,12 +64,7 @@ def plain(value: Any, where: object) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return value.float().numpy() if str(value.dtype) in ("torch.bfloat16", "torch.float16") else value.numpy()
-    try:
-        return np.asanyarray(value)
-    except ValueError as error:
-        raise DatadietError(
-            "rows of several sizes do not make an array", where=where, fix="make them one shape first"
-        ) from error
+    return as_array(value, where)
 
 
 def assemble(
@@ -76,14 +75,15 @@ def assemble(
     test_fraction: float | None,
     kind: str | None = None,
     classes: Sequence[str] | None = None,
-    ids: Sequence[str] | None = None,
+    ids: Sequence[Any] | None = None,
+    channels_last: bool = False,
 ) -> Dataset:
     """A checked Dataset; without test examples, a stratified part that no seed touches is cut off."""
-    data = from_arrays(name, train, test, kind=kind, classes=classes, ids=ids)
+    data = from_arrays(name, train, test, kind=kind, classes=classes, ids=ids, channels_last=channels_last)
     if test is not None or not test_fraction:
         return data
     kept, held = fixed_test_split(data.labels, test_fraction, where=f"{name}, test split", names=data.classes)
-    inputs = data.train.inputs
+    inputs, ids = data.train.inputs, data.train.ids
     parts: list[Any] = [
         {key: take(array, rows) for key, array in inputs.items()} if isinstance(inputs, Mapping) else take(inputs, rows)
         for rows in (kept, held)
@@ -145,6 +145,34 @@ def match_labels(values: Any, names: Sequence[str], *, where: str) -> np.ndarray
     return labels
 
 
+def rename_labels(labels: np.ndarray, names: Sequence[str], known: Sequence[str], *, where: str) -> np.ndarray:
+    """(N,) class numbers among `known`, of labels that a test source numbers by its own list of `names`."""
+    if list(names) == list(known):
+        return labels
+    for listed in (names, known):
+        if len(set(listed)) < len(listed):
+            raise DatadietError(
+                "classes are in another order than in training, and two have one name",
+                where=where,
+                fix="give training and test examples the same class names",
+            )
+    beyond = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if len(beyond):
+        row = int(beyond[0])
+        raise DatadietError(
+            f"label {labels[row]} in row {row} has no name",
+            where=where,
+            fix=f"{len(names)} classes are named: 0 to {len(names) - 1} are legal",
+        )
+    index = {name: place for place, name in enumerate(known)}
+    places = np.array([index.get(name, -1) for name in names], np.int64)
+    strange = np.flatnonzero(places[labels] < 0)
+    if len(strange):
+        row = int(strange[0])
+        raise DatadietError(f"class {names[labels[row]]!r} (row {row}) does not occur in training", where=where)
+    return places[labels]
+
+
 def check_present(values: np.ndarray, where: str) -> None:
     """Refuse missing labels: None, NaN, or an empty text."""
     if values.ndim != 1:
@@ -154,7 +182,7 @@ def check_present(values: np.ndarray, where: str) -> None:
     if values.dtype.kind == "f":
         missing = ~np.isfinite(values)
     elif values.dtype.kind in "OUS":
-        missing = np.array([v is None or v != v or v in ("", b"") for v in values.tolist()], bool)
+        missing = np.array([_is_missing(value) for value in values.tolist()], bool)
     else:
         return
     if missing.any():
@@ -163,6 +191,13 @@ def check_present(values: np.ndarray, where: str) -> None:
             where=where,
             fix="fill them in or drop those rows",
         )
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value) or value in ("", b"")
+    except TypeError:  # pandas.NA is neither equal to itself nor unequal
+        return True
 
 
 def _label_array(values: Any, where: str) -> np.ndarray:

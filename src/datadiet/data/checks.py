@@ -39,11 +39,20 @@ def check_labels(labels: Any, rows: int, classes: int, *, where: str) -> np.ndar
     return array
 
 
-def as_array(values: Any, where: str) -> np.ndarray:
+def as_array(values: Any, where: object) -> np.ndarray:
+    """A plain array, or the memory map that it is; one with masked values is refused."""
     try:
-        return np.asanyarray(values)
+        array = np.asanyarray(values)
     except ValueError as error:
         raise DatadietError("rows of several sizes", where=where, fix="make them one shape first") from error
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        mask = np.ma.getmaskarray(array)
+        raise DatadietError(
+            f"{int(mask.sum())} missing (masked) values, the first in row {np.argwhere(np.atleast_1d(mask))[0][0]}",
+            where=where,
+            fix="fill them in or drop those rows",
+        )
+    return array if isinstance(array, np.memmap) else np.asarray(array)
 
 
 def count_classes(train: Any, test: Any, name: str) -> int:
@@ -82,6 +91,8 @@ def check_inputs(inputs: Any, where: str) -> Inputs:
         for key, array in named.items():
             if array.dtype.kind not in "fiub":
                 raise DatadietError(f"{key!r} is of type {array.dtype}", where=where, fix="numbers are needed")
+            if not array.dtype.isnative:
+                named[key] = array.astype(array.dtype.newbyteorder("="))  # torch takes no other byte order
             if array.dtype.kind == "f":
                 refuse_infinite(array, f"{where}, {key!r}")
         return named
@@ -102,16 +113,22 @@ def check_inputs(inputs: Any, where: str) -> Inputs:
     return array
 
 
-def as_images(inputs: Inputs, where: str) -> Inputs:
+def as_images(inputs: Inputs, where: str, channels_last: bool = False) -> Inputs:
+    """(N, H, W, C); up to 4 channels are told from height and width, more only where they are said to be last."""
     assert not isinstance(inputs, Mapping)
     if inputs.ndim == 3:
         return inputs[..., None]
     if inputs.ndim != 4:
         raise DatadietError(f"images of shape {inputs.shape}", where=where, fix="(N, H, W) or (N, H, W, C) is needed")
-    if inputs.shape[3] > 4 and inputs.shape[1] <= 4:
-        # Channels first, as PyTorch keeps them; the last axis of an image is never 5 or more channels here.
-        inputs = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
-    return inputs
+    if inputs.shape[3] <= 4 or channels_last:
+        return inputs
+    if inputs.shape[1] > 4:
+        raise DatadietError(
+            f"images of shape {inputs.shape}: no axis is one of 1 to 4 channels",
+            where=where,
+            fix="give (N, H, W, C) with C up to 4; for more channels a torch Dataset of (C, H, W) tensors",
+        )
+    return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))  # channels first, as PyTorch keeps them
 
 
 def count_rows(inputs: Inputs, where: str) -> int:

@@ -158,10 +158,10 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example as the network gets it: (C, H, W) or (D,)."""
+        """The shape of one example as the network gets it: (C, H, W) or (D,); of a dict, that of its largest array."""
         if isinstance(self.train.inputs, Mapping):
-            first = next(iter(self.train.inputs.values()))
-            return tuple(first.shape[1:])
+            shapes = [tuple(array.shape[1:]) for array in self.train.inputs.values()]
+            return max(shapes, key=lambda shape: (len(shape), shape)) or (1,)
         shape = self.train.inputs.shape
         return (shape[3], shape[1], shape[2]) if self.kind == "image" else tuple(shape[1:])
 
@@ -209,6 +209,14 @@ class Dataset:
         return cut_validation(self, fraction, seed)
 
 
+def printable(text: Any) -> str:
+    """The text, where bytes of a file name that are no UTF-8 are written as \\xff."""
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, from no file name
+        return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def from_arrays(
     name: str,
     train: tuple[Any, Any],
@@ -216,9 +224,10 @@ def from_arrays(
     *,
     kind: str | None = None,
     classes: Sequence[str] | None = None,
-    ids: Sequence[str] | None = None,
+    ids: Sequence[Any] | None = None,
     rows: np.ndarray | None = None,
     source: Mapping[str, Any] | None = None,
+    channels_last: bool = False,
 ) -> Dataset:
     """A checked Dataset from plain arrays: the one door through which every source comes in.
 
@@ -227,9 +236,11 @@ def from_arrays(
         train, test: (inputs, labels). Images uint8 or float, (N, H, W) or (N, H, W, C); tables (N, D); or a dict.
         kind: "image", "table" or "tokens"; default by the number of dimensions.
         classes: names in label order; default the numbers 0 … max label over both splits.
-        ids: a name for each training row.
+        ids: a name for each training row; kept as text.
         rows: for each training row, its row in the source as loaded, if that is another.
+        channels_last: images are (N, H, W, C) for certain, so that there may be more than 4 channels.
     """
+    name = printable(name)
     inputs = check_inputs(train[0], f"{name}, training inputs")
     count = count_rows(inputs, f"{name}, training inputs")
     if kind is None:
@@ -239,8 +250,8 @@ def from_arrays(
             kind = "table" if inputs.ndim == 2 else "image"
     tested = None if test is None else check_inputs(test[0], f"{name}, test inputs")
     if kind == "image":
-        inputs = as_images(inputs, f"{name}, training inputs")
-        tested = None if tested is None else as_images(tested, f"{name}, test inputs")
+        inputs = as_images(inputs, f"{name}, training inputs", channels_last)
+        tested = None if tested is None else as_images(tested, f"{name}, test inputs", channels_last)
     if classes is None:
         number = count_classes(train[1], None if test is None else test[1], name)
         classes = [str(label) for label in range(number)]
@@ -257,9 +268,9 @@ def from_arrays(
     mean, std = (None, None) if isinstance(inputs, Mapping) else moments(inputs)
     return Dataset(
         name=name,
-        train=Examples(inputs, labels, ids),
+        train=Examples(inputs, labels, None if ids is None else [printable(one) for one in ids]),
         test=held_out,
-        classes=tuple(str(c) for c in classes),
+        classes=tuple(printable(one) for one in classes),
         kind=kind,
         mean=mean,
         std=std,

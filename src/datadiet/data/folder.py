@@ -97,7 +97,7 @@ def load(
 
 
 def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(entry.is_dir() for entry in os.scandir(path))
+    return path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
 
 
 def class_names(root: Path) -> list[str]:
@@ -113,15 +113,18 @@ def _refuse(error: OSError) -> None:
 
 
 def listing(root: Path, classes: Sequence[str]) -> list[tuple[Path, str]]:
-    """Every image below each class folder, sorted by relative path, with its class."""
+    """Every image below each class folder, sorted by relative path, with its class; hidden files are left out."""
     out = []
     for name in classes:
-        found = sorted(
-            Path(folder) / file
-            for folder, _, files in os.walk(root / name, onerror=_refuse)
-            for file in files
-            if Path(file).suffix.lower() in ENDINGS and not file.startswith(".")
-        )
+        found = []
+        for folder, inside, files in os.walk(root / name, onerror=_refuse):
+            inside[:] = [one for one in inside if not one.startswith(".")]
+            found += [
+                Path(folder) / file
+                for file in files
+                if Path(file).suffix.lower() in ENDINGS and not file.startswith(".")
+            ]
+        found.sort()
         if not found:
             raise DatadietError("no images in this class folder", where=root / name, fix="fill or remove it")
         out += [(path, name) for path in found]

@@ -52,6 +52,8 @@ def load_object(
     given = source if isinstance(source, Mapping) else {"train": source}
     splits = {str(key): _split(value, f"{name}, {key}") for key, value in given.items()}
     if test is not None:
+        if "test" in splits:
+            raise DatadietError("test examples are given twice", where=name, fix="leave out test=")
         splits["test"] = _split(test, f"{name}, test")
     return _assemble(splits, name, label, image, drop, test_fraction)
 
@@ -148,7 +150,7 @@ def _saved(folder: Path) -> Split:
     for entry in state.get("_data_files", []):
         path = folder / Path(str(entry.get("filename"))).name
         try:
-            with pa.memory_map(str(path)) as source:
+            with pa.memory_map(os.fsencode(path)) as source:
                 tables.append(pa.ipc.open_stream(source).read_all())
         except (pa.ArrowException, OSError) as error:
             raise DatadietError("missing or truncated", where=path, fix="save the dataset again") from error
@@ -198,6 +200,7 @@ def _assemble(
             where=name,
             test_where=f"{name}, test split",
             classes=classes,
+            test_classes=None if held is None else _names(held[1], label),
         )
     if len(pictures) > 1 and image is None:
         raise DatadietError(f"several image columns: {', '.join(pictures)}", where=name, fix="give image=")
@@ -214,7 +217,7 @@ def _assemble(
         test_labels = (
             arrays.match_labels(tabular.values(held[0].column(label), place), names, where=place)
             if classes is None
-            else tabular.read_labels(held[0], label, classes, f"{name}, test split")[0]
+            else tabular.read_test_labels(held[0], label, classes, _names(held[1], label), f"{name}, test split")
         )
         test = (_pixels(held[0], image, grey, f"{name}, test split"), test_labels)
     return arrays.assemble(name, train, test, test_fraction=test_fraction, classes=names)
@@ -225,9 +228,14 @@ def _label(table: pa.Table, features: Mapping[str, Any], label: str | None, name
         marked = [key for key in table.column_names if _kind(features, key) == "ClassLabel"]
         label = marked[0] if len(marked) == 1 else None
     label = tabular.label_column(table, label, name)
+    return label, _names(features, label)
+
+
+def _names(features: Mapping[str, Any], label: str) -> list[str] | None:
+    """The class names of a ClassLabel column, in the order of its numbers."""
     entry = features.get(label)
     names = entry.get("names") if isinstance(entry, Mapping) and _kind(features, label) == "ClassLabel" else None
-    return label, [str(one) for one in names] if names else None
+    return [str(one) for one in names] if names else None
 
 
 def _kind(features: Mapping[str, Any], column: str) -> str | None:

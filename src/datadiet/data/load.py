@@ -19,6 +19,7 @@ from datadiet.data import (
     huggingface,
     mnist,
     npz,
+    table_files,
     tabular,
     torch_dataset,
 )
@@ -71,8 +72,6 @@ def load(
     Returns:
         The Dataset; its `source` says how to load the same again: `load(**data.source)`.
     """
-    if isinstance(source, Dataset):
-        return source if name is None else replace(source, name=name)
     # Only what was asked for is handed on, so that a reader without such an option can say so.
     asked: dict[str, Any] = {**options}
     for key, value, default in (
@@ -82,6 +81,14 @@ def load(
     ):
         if value is not default and not (key == "test_fraction" and value == default):
             asked[key] = value
+    if isinstance(source, Dataset):
+        if asked:
+            raise DatadietError(
+                f"{next(iter(asked))} is given, but this dataset is loaded already",
+                where=source.name,
+                fix="give it where the dataset is loaded",
+            )
+        return source if name is None else replace(source, name=name)
     if test_fraction and not (isinstance(test_fraction, (int, float)) and 0 < test_fraction < 1):
         raise DatadietError(
             f"a split of {test_fraction}",
@@ -148,7 +155,7 @@ def _file_reader(path: Path) -> Reader:
         raise DatadietError("an empty file", where=path)
     if lower.endswith(".npz"):
         return npz.load
-    if lower.endswith(tabular.ENDINGS):
+    if lower.endswith(table_files.ENDINGS):
         return tabular.load
     if any(part in lower for part in ("idx3", "idx1")):
         return lambda path, **options: _idx_folder(path.parent, **options)
@@ -166,7 +173,7 @@ def _file_reader(path: Path) -> Reader:
     raise DatadietError(
         "a file of unknown format",
         where=path,
-        fix=f"known: {', '.join(tabular.ENDINGS)}, .npz, .tar.gz, folders",
+        fix=f"known: {', '.join(table_files.ENDINGS)}, .npz, .tar.gz, folders",
     )
 
 

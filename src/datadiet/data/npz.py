@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,26 @@ def load(path: Path, *, test: str | Path | None = None, test_fraction: float | N
         path: the file. Optional further arrays: `classes` (names in label order), `ids` (of training rows).
         test: another such file to test on, with x and y or x_test and y_test, where `path` has no x_test.
     """
-    found = _read(path)
-    if "x_train" in found or "y_train" in found:
+    names = _names(path)
+    if "x_train" in names or "y_train" in names:
         pairs = [("x_train", "y_train"), ("x_test", "y_test")]
-        if "x_test" not in found and "y_test" not in found:
+        if "x_test" not in names and "y_test" not in names:
             pairs.pop()
     else:
-        pairs = [_pair(found, path, "x_train, y_train, x_test, y_test, or x and y")]
-    for key in (key for pair in pairs for key in pair):
-        if key not in found:
+        pairs = [_pair(names, path, "x_train, y_train, x_test, y_test, or x and y")]
+    needed = [key for pair in pairs for key in pair]
+    for key in needed:
+        if key not in names:
             raise DatadietError(f"has no array {key!r}", where=path)
+    found = _read(path, [*needed, *(key for key in ("classes", "ids") if key in names)])
     train, *tested = [(found[x], found[y]) for x, y in pairs]
     if test is not None:
         if tested:
             raise DatadietError("test examples are given twice", where=path, fix="leave out test=")
-        held = _read(Path(test).expanduser())
-        x, y = ("x_test", "y_test") if {"x_test", "y_test"} <= held.keys() else _pair(held, test, "x and y")
+        file = Path(test).expanduser()
+        names = _names(file)
+        x, y = ("x_test", "y_test") if {"x_test", "y_test"} <= set(names) else _pair(names, test, "x and y")
+        held = _read(file, (x, y))
         tested = [(held[x], held[y])]
     return arrays.load(
         train,
@@ -51,7 +56,7 @@ def load(path: Path, *, test: str | Path | None = None, test_fraction: float | N
     )
 
 
-def _pair(found: Mapping[str, np.ndarray], path: str | Path, names: str) -> tuple[str, str]:
+def _pair(found: Collection[str], path: str | Path, names: str) -> tuple[str, str]:
     x, y = next((k for k in INPUTS if k in found), None), next((k for k in LABELS if k in found), None)
     if x is None or y is None:
         raise DatadietError(
@@ -62,25 +67,37 @@ def _pair(found: Mapping[str, np.ndarray], path: str | Path, names: str) -> tupl
     return x, y
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _names(path: Path) -> list[str]:
+    with _opened(path) as archive:
+        return list(archive.files)
+
+
+def _read(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    with _opened(path) as archive:
+        out = {}
+        for key in keys:
+            try:
+                out[key] = archive[key]
+            except ValueError as error:
+                if "allow_pickle" not in str(error):
+                    raise
+                raise DatadietError(
+                    f"the array {key!r} holds Python objects, which are not read",
+                    where=path,
+                    fix="save it as numbers or fixed-width text",
+                ) from error
+        return out
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The archive; whatever is wrong with it, in one line."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DatadietError(
                     "one .npy array, not an .npz", where=path, fix="save inputs and labels with numpy.savez"
                 )
-            out = {}
-            for key in archive.files:
-                try:
-                    out[key] = archive[key]
-                except ValueError as error:
-                    if "allow_pickle" not in str(error):
-                        raise
-                    raise DatadietError(
-                        f"the array {key!r} holds Python objects, which are not read",
-                        where=path,
-                        fix="save it as numbers or fixed-width text",
-                    ) from error
-            return out
+            yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise DatadietError("empty, truncated, or not an .npz file", where=path, fix="save it again") from error

@@ -6,6 +6,7 @@ boolean column becomes one 0/1 input for each category that occurs in training; 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
-from datadiet.data.arrays import encode_labels, match_labels
+from datadiet.data.arrays import encode_labels, match_labels, rename_labels
 from datadiet.data.buffers import buffer
 from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.splits import fixed_test_split
+from datadiet.data.table_files import UTF8, is_text, of_values, read
 from datadiet.errors import DatadietError, unknown
+
+log = logging.getLogger(__name__)
 
 LABELS = ("label", "target", "class", "y")
 CATEGORIES = 1000
-ENDINGS = (".parquet", ".pq", ".csv", ".csv.gz", ".tsv", ".tsv.gz")
+SAMPLE = 10_000  # rows of a column looked at for what float32 loses
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Column:
     name: str
     width: int
     categories: tuple[str, ...] | None = None
+    boolean: bool = False
 
 
 def load(
@@ -60,7 +63,7 @@ def load(
         drop: columns to leave out.
     """
     table = read(path)
-    tested = None if test is None else read(Path(test))
+    tested = None if test is None else read(Path(test), like=table.schema)
     return assemble(
         name or path.name.split(".")[0],
         table,
@@ -73,33 +76,6 @@ def load(
         where=str(path),
         test_where=str(test),
     )
-
-
-def read(path: Path) -> pa.Table:
-    """The table in a file, with at least one row."""
-    if not path.is_file():
-        raise DatadietError("no such file", where=path)
-    if path.stat().st_size == 0:
-        raise DatadietError("an empty file", where=path)
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            table = pyarrow.parquet.read_table(path)
-        else:
-            plain = path.name.removesuffix(".gz")
-            table = pyarrow.csv.read_csv(
-                path,
-                parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if plain.endswith(".tsv") else ","),
-                convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False),
-            )
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatadietError(f"truncated or in another format ({reason})", where=path, fix="save it again") from error
-    doubled = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
-    if doubled:
-        raise DatadietError(f"two columns are called {doubled[0]!r}", where=path, fix="rename one")
-    if table.num_rows == 0:
-        raise DatadietError("has no rows", where=path)
-    return table
 
 
 def assemble(
@@ -115,8 +91,13 @@ def assemble(
     id: str | None = None,
     drop: Sequence[str] = (),
     classes: Sequence[str] | None = None,
+    test_classes: Sequence[str] | None = None,
 ) -> Dataset:
-    """The Dataset in a table, and another one to test on (or a split column, or a fraction)."""
+    """The Dataset in a table, and another one to test on (or a split column, or a fraction).
+
+    Args:
+        classes, test_classes: where the label columns hold class numbers, the names they count, in either table.
+    """
     label = label_column(table, label, where)
     drop = (drop,) if isinstance(drop, str) else drop
     for column in (split, id, *drop):
@@ -144,12 +125,11 @@ def assemble(
         lacking = [column for column in (*features, label) if column not in tested.column_names]
         if lacking:
             raise DatadietError(f"has no column {lacking[0]!r}", where=test_where, fix="the training table has one")
-        answers = values(tested.column(label), f"{test_where}, column {label!r}")
-        place = f"{test_where}, column {label!r}"
         if classes is None:
-            found = match_labels(answers, names, where=place)
+            place = f"{test_where}, column {label!r}"
+            found = match_labels(values(tested.column(label), place), names, where=place)
         else:
-            found = read_labels(tested, label, classes, test_where)[0]
+            found = read_test_labels(tested, label, classes, test_classes, test_where)
         test = (_encode(tested, columns, test_where), found)
     return from_arrays(
         name,
@@ -195,6 +175,14 @@ def read_labels(
     return found.astype(np.int64), classes
 
 
+def read_test_labels(
+    table: pa.Table, label: str, classes: Sequence[str], listed: Sequence[str] | None, where: str
+) -> np.ndarray:
+    """Class indices of a test table whose class numbers count the names `listed`, by default as in training."""
+    labels = read_labels(table, label, listed or classes, where)[0]
+    return rename_labels(labels, listed or classes, classes, where=f"{where}, column {label!r}")
+
+
 def values(column: pa.ChunkedArray, where: str) -> np.ndarray:
     """A label column as numpy: numbers, or objects with None for what is missing."""
     kind = column.type
@@ -209,8 +197,10 @@ def values(column: pa.ChunkedArray, where: str) -> np.ndarray:
                 fix="fill them in or drop those rows",
             )
         return np.asarray(column.to_numpy())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+    if is_text(kind) or pa.types.is_null(kind):
         return np.array(column.to_pylist(), dtype=object)
+    if pa.types.is_binary(kind):
+        raise DatadietError("labels that are bytes, not UTF-8 text", where=where, fix=UTF8)
     raise DatadietError(f"labels of type {kind}", where=where, fix="use numbers or names")
 
 
@@ -236,10 +226,8 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(check(kind) for check in lists) and _is_number(kind.value_type)
 
 
-def _is_category(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_boolean(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_boolean(of_values(kind)))
 
 
 def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Column:
@@ -247,13 +235,16 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
     column, kind = table.column(name), table.column(name).type
     place = f"{where}, column {name!r}"
     if _is_number(kind):
+        _warn_of_rounding(column, place)
         return Column(name, 1)
     if _is_list(kind):
         lengths = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(lengths) != 1 or not lengths[0]:
             raise DatadietError("lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}")
         return Column(name, int(lengths[0]))
-    if _is_category(kind):
+    if is_text(kind) or _is_boolean(kind):
+        if str(kind) == "string_view":
+            column = column.cast(pa.string())  # Arrow takes no rows from the other
         seen = sorted({str(v) for v in pc.unique(column.take(pa.array(kept))).to_pylist() if v is not None})
         if len(seen) > CATEGORIES:
             raise DatadietError(
@@ -261,10 +252,32 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
                 where=place,
                 fix=f"leave it out with drop=[{name!r}], name rows with it (id={name!r}), or make it numbers",
             )
-        return Column(name, len(seen), tuple(seen))
+        return Column(name, len(seen), tuple(seen), boolean=_is_boolean(kind))
+    if pa.types.is_binary(kind):
+        raise DatadietError(
+            "bytes, not UTF-8 text", where=place, fix=f"{UTF8}, or leave the column out with drop=[{name!r}]"
+        )
     raise DatadietError(
         f"a column of type {kind} cannot become inputs", where=place, fix=f"leave it out with drop=[{name!r}]"
     )
+
+
+def _warn_of_rounding(column: pa.ChunkedArray, place: str) -> None:
+    """Say so where float32 keeps few of a column's values apart, such as the seconds of timestamps."""
+    exact = np.asarray(column.drop_null().cast(pa.float64(), safe=False).to_numpy(), np.float64)
+    exact = exact[:: max(1, len(exact) // SAMPLE)]
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    if np.array_equal(exact, rounded, equal_nan=True):
+        return
+    before, after = len(np.unique(exact)), len(np.unique(rounded))
+    if after <= before / 2:
+        log.warning(
+            "%s: of %d values %d are left in float32; subtract its smallest value, or leave it out with drop=",
+            place,
+            before,
+            after,
+        )
 
 
 def _encode(table: pa.Table, columns: Sequence[Column], where: str) -> np.ndarray:
@@ -282,8 +295,14 @@ def _encode(table: pa.Table, columns: Sequence[Column], where: str) -> np.ndarra
 
 
 def _one_hot(data: pa.ChunkedArray, column: Column, out: np.ndarray, place: str) -> None:
-    if not _is_category(data.type):
+    if not (is_text(data.type) or _is_boolean(data.type)):
         raise DatadietError(f"is of type {data.type} here, of categories in training", where=place)
+    if _is_boolean(data.type) != column.boolean:
+        raise DatadietError(
+            f"is of type {data.type} here, of {'booleans' if column.boolean else 'text'} in training",
+            where=place,
+            fix="give it one type in both tables",
+        )
     _refuse_missing(np.asarray(pc.is_null(data)), place)
     known = {category: index for index, category in enumerate(column.categories or ())}
     index = np.array([known.get(str(value), -1) for value in data.to_pylist()])
@@ -309,7 +328,7 @@ def _numbers(data: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
     missing = np.asarray(pc.is_null(flat)).reshape(len(data), -1).any(1)
     _refuse_missing(missing, place)
     with np.errstate(over="ignore"):
-        numbers = np.asarray(flat.cast(pa.float64()).to_numpy(), np.float64).astype(np.float32)
+        numbers = np.asarray(flat.cast(pa.float64(), safe=False).to_numpy(), np.float64).astype(np.float32)
     numbers = numbers.reshape(len(data), -1)
     _refuse_missing(~np.isfinite(numbers).all(1), place)
     return numbers
