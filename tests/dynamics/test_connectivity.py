@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from datadiet.dynamics.connectivity import (
     pairs,
     reestimate,
 )
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, Diverged
 
 
 def network(seed: int) -> nn.Module:
@@ -96,16 +99,170 @@ def test_barriers_by_hand() -> None:
     assert path.loss_barrier([1, 2]) == 2.5
 
 
-def test_buffers_are_interpolated_and_counters_are_not() -> None:
+def test_buffers_are_interpolated_and_counters_are_the_nearer_ends() -> None:
     a, b = network(0), network(1)
     for net, value in ((a, 2.0), (b, 4.0)):
         net[1].running_mean.fill_(value)
         net[1].num_batches_tracked.fill_(int(value))
     between = interpolated(a.state_dict(), b.state_dict(), 0.25)
     assert torch.allclose(between["1.running_mean"], torch.full((4,), 3.5))
-    assert int(between["1.num_batches_tracked"]) == 2
+    assert int(between["1.num_batches_tracked"]) == 4
+    for alpha, count in ((0.0, 4), (0.5, 2), (1.0, 2)):
+        assert int(interpolated(a.state_dict(), b.state_dict(), alpha)["1.num_batches_tracked"]) == count
     expected = 0.25 * a[0].weight + 0.75 * b[0].weight
     assert torch.allclose(between["0.weight"], expected)
+
+
+def test_ordinary_weights_between_the_ends_are_by_the_difference_to_the_bit() -> None:
+    """Barriers that are in a store were taken so."""
+    a, b = network(0).state_dict(), network(1).state_dict()
+    for alpha in (0.1, 0.5, 0.9):
+        between = interpolated(a, b, alpha)
+        assert all(torch.equal(between[n], b[n] + alpha * (a[n] - b[n])) for n in a if a[n].is_floating_point())
+
+
+class Shifted(nn.Module):
+    """A linear layer on inputs less a buffer."""
+
+    def __init__(self, shift: float | Tensor, persistent: bool = True, **options: Any) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3, **options)
+        self.register_buffer("shift", torch.as_tensor(shift), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear((x - self.shift.float()).to(self.linear.weight.dtype)).abs()
+
+
+class Causal(nn.Module):
+    """Attention under a mask of minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.register_buffer("mask", torch.triu(torch.full((4, 4), float("-inf")), 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(((self.query(x) @ x.transpose(1, 2) + self.mask).softmax(-1) @ x).mean(1))
+
+
+def rows(*shape: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(4)
+    return torch.randn(5, *shape), torch.randint(0, 3, (5,))
+
+
+def large(factor: float) -> nn.Module:
+    net = Shifted(0.0)
+    with torch.no_grad():
+        net.linear.weight.mul_(factor)
+    return net
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda end: Shifted(3.0 * end, persistent=False),
+        lambda end: Shifted(0.0, dtype=torch.complex64),
+        lambda end: Shifted(torch.arange(6) % 2 == end),
+        lambda end: large(1e7**end),
+        lambda end: Causal(),
+    ],
+    ids=["unsaved buffer", "complex weights", "boolean buffer", "weights of very different size", "infinite buffer"],
+)
+def test_the_ends_of_a_line_are_the_two_networks_to_the_bit(make: Callable[[int], nn.Module]) -> None:
+    torch.manual_seed(3)
+    a, b = make(0).eval(), make(1).eval()
+    x, y = rows(4, 6) if isinstance(a, Causal) else rows(6)
+    path = linear_path(a, b, x, y)
+    with torch.no_grad():
+        ends = [nn.functional.cross_entropy(net(x), y, reduction="none").numpy() for net in (b, a)]
+    assert np.array_equal(path.loss[[0, -1]], np.stack(ends))
+    assert not np.array_equal(path.loss[0], path.loss[-1])
+    assert np.isfinite(path.loss).all()
+
+
+def test_buffers_that_a_state_dict_leaves_out_are_interpolated_as_others() -> None:
+    x, y = rows(6)
+    paths = []
+    for persistent in (True, False):
+        torch.manual_seed(5)
+        nets = [Shifted(shift, persistent) for shift in (0.0, 3.0)]
+        paths.append(linear_path(*nets, x, y, [0.25, 0.5]))
+    assert np.array_equal(paths[0].loss, paths[1].loss)
+
+
+def test_complex_weights_are_interpolated() -> None:
+    a, b = ({"w": torch.tensor(value)} for value in (2 + 4j, 4 - 4j))
+    assert complex(interpolated(a, b, 0.25)["w"]) == 3.5 - 2j
+
+
+def test_infinities_on_one_end_or_on_both_are_infinite_between() -> None:
+    ends = ({"m": torch.tensor([-np.inf, -np.inf, 1.0, 2.0])}, {"m": torch.tensor([-np.inf, 1.0, -np.inf, 4.0])})
+    assert interpolated(*ends, 0.5)["m"].tolist() == [-np.inf, -np.inf, -np.inf, 3.0]
+
+
+def test_losses_that_are_no_numbers_are_no_barrier() -> None:
+    x, y = rows(6)
+    for nets, alpha in (((Shifted(np.nan), Shifted(0.0)), 0.5), ((Shifted(0.0), Shifted(np.nan)), 0)):
+        with pytest.raises(Diverged, match=rf"not finite at alpha {alpha};"):
+            linear_path(*nets, x, y)
+
+
+class Extra(nn.Linear):
+    """Has a state that is no tensor, and matters to its outputs."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(6, 3)
+        self.seen = {"count": count}
+
+    def get_extra_state(self) -> dict[str, int]:
+        return self.seen
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.seen = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.seen["count"]
+
+
+def test_a_modules_extra_state_is_the_nearer_ends() -> None:
+    a, b = Extra(2), Extra(7)
+    (x, y), found = rows(6), []
+    for alpha in (0.0, 0.4, 0.5, 1.0):
+        between = interpolated(a.state_dict(), b.state_dict(), alpha)["_extra_state"]
+        assert between is not a.seen
+        found.append(between["count"])
+    assert found == [7, 7, 2, 2]
+    assert linear_path(a, b, x, y).loss.shape == (3, 5)
+
+
+def test_labels_of_any_integer_kind_are_taken() -> None:
+    a, b, (x, y) = network(0), network(1), data()
+    assert np.array_equal(linear_path(a, b, x, y.int()).loss, linear_path(a, b, x, y).loss)
+
+
+def test_a_network_with_the_old_weight_norm_is_refused_or_run_first_without_gradients() -> None:
+    x, y = rows(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nets = [nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 3))) for _ in range(2)]
+    nets[0](x)
+    with pytest.raises(DatadietError, match="weight_norm") as refused:
+        linear_path(*nets, x, y)
+    assert "\n" not in str(refused.value)
+    with torch.no_grad():
+        nets[0](x)
+        wanted = nn.functional.cross_entropy(nets[0](x), y, reduction="none").numpy()
+    assert np.array_equal(linear_path(*nets, x, y).loss[-1], wanted)
+
+
+def test_statistics_of_one_example_are_refused_where_a_network_cannot_take_them() -> None:
+    x, y = rows(6)
+    nets = [nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)) for _ in range(2)]
+    with pytest.raises(DatadietError, match="a batch of one example; give batches of two or more"):
+        linear_path(*nets, x, y, statistics="re-estimated", estimate_on=[x[:1]])
+    # A convolution's maps have a variance within one example.
+    images, labels = data()
+    linear_path(network(0), network(1), images, labels, statistics="re-estimated", estimate_on=[images[:1]])
 
 
 def test_statistics_estimated_anew_are_those_of_the_batches() -> None:
@@ -161,6 +318,10 @@ def test_bad_input_is_said_in_words() -> None:
         linear_path(network(0), network(1), x, y, statistics="guessed")
     with pytest.raises(DatadietError, match="no batches"):
         linear_path(network(0), network(1), x, y, statistics="re-estimated")
+    with pytest.raises(DatadietError, match="no batches"):
+        linear_path(network(0), network(1), x, y, statistics="re-estimated", estimate_on=[])
+    with pytest.raises(DatadietError, match="no examples"):
+        linear_path(network(0), network(1), x[:0], y[:0])
     with pytest.raises(DatadietError, match="midpoint"):
         linear_path(network(0), network(1), x, y, [0.3]).per_example()
     with pytest.raises(DatadietError, match="ascend"):

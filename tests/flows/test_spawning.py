@@ -16,12 +16,12 @@ import datadiet as dd
 from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.dynamics.connectivity import estimated_on, linear_path
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, Diverged
 from datadiet.flows.connectivity import connectivity, plan_connectivity
 from datadiet.flows.execute import run_tasks
 from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
 from datadiet.flows.score import plan_score
-from datadiet.flows.spawning import child_task
+from datadiet.flows.spawning import RESULT, child_task
 from datadiet.flows.tasks import RunTask, folder_of
 from datadiet.seeds import stream
 from datadiet.training.checkpoint import load_weights
@@ -172,6 +172,71 @@ def test_what_is_there_is_not_trained_again_and_engines_agree(tmp_path: Path) ->
     )
     assert np.array_equal(inline.loss_barriers(), other.loss_barriers())
     assert np.array_equal(inline.per_example(0), other.per_example(0))
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, classes, persistent):
+        super().__init__()
+        self.head = nn.Linear(36, classes)
+        self.register_buffer("mean", torch.full((36,), 5.0), persistent=persistent)
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                self.mean.mul_(0.5).add_(0.5 * x.flatten(1).mean(0))
+        mask = self.mask.softmax(0)[0]  # 1; no number, if its infinity is lost
+        return self.head(x.flatten(1) - self.mean) * mask
+
+def saved(input_shape, classes):
+    return Net(input_shape, classes, True)
+
+def unsaved(input_shape, classes):
+    return Net(input_shape, classes, False)
+"""
+
+
+def own(place: Path, name: str) -> dict[str, Any]:
+    (place / "own.py").write_text(OWN)
+    return {**RECIPE, "model": f"{place / 'own.py'}:{name}", "model_args": {}}
+
+
+def test_buffers_count_in_a_barrier_whether_a_state_dict_holds_them_or_not(tmp_path: Path) -> None:
+    losses = []
+    for name in ("saved", "unsaved"):
+        recipe = own(tmp_path, name)
+        found = connectivity(tiny(), at=["1ep"], recipe=recipe, setup=setup(tmp_path / name))
+        lmc = dd.score(tiny(), scores=["lmc"], runs=1, at="1ep", recipe=recipe, setup=setup(tmp_path / name))
+        losses.append((found.paths[0, PER_EPOCH][0].loss, lmc.mean("lmc")))
+    for with_it, without in zip(*losses, strict=True):
+        assert np.isfinite(with_it).all()
+        assert np.array_equal(with_it, without)
+    assert losses[0][0].mean() < 2  # 19 with the buffer as the network is built
+
+
+def test_losses_that_are_no_numbers_are_refused_and_kept_ones_are_taken_again(tmp_path: Path) -> None:
+    options = {"at": ["1ep"], "recipe": RECIPE, "setup": setup(tmp_path)}
+    plan, first = plan_connectivity(tiny(), **options), connectivity(tiny(), **options)
+    ((_, path),) = plan.families.paths.values()
+    found = path.folder.load_result(RESULT, END)
+    assert found is not None
+    # As former versions kept them.
+    path.folder.save_result(RESULT, END, found | {"between": np.full_like(found["between"], np.nan)})
+    assert not path.is_done(tiny())
+    again = connectivity(tiny(), **options)
+    assert np.array_equal(again.loss_barriers(), first.loss_barriers())
+    ((_, child),) = plan.families.children
+    point = folder_of(child).load_checkpoint(END)
+    assert point is not None
+    broken = {n: t * np.nan if n.startswith("model/") else t for n, t in point.tensors.items()}
+    folder_of(child).save_checkpoint(END, broken, point.meta)
+    path.folder.save_result(RESULT, END, found | {"between": np.full_like(found["between"], np.nan)})
+    with pytest.raises(Diverged, match=r"between its children .* are not finite at alpha 1;"):
+        connectivity(tiny(), **options)
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,19 @@ def test_a_model_that_mixes_examples_is_refused(how: str) -> None:
         grand(Mixed(how), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
 
 
-def test_check_finds_mixing_after_the_last_layer() -> None:
+def test_mixing_after_the_last_layer_is_refused_too() -> None:
+    torch.manual_seed(2)
+    with pytest.raises(DatadietError, match="the network mixes examples"):
+        grand(Mixed("end"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+
+
+def test_check_finds_a_loss_that_mixes_examples() -> None:
+    def centred(outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs - outputs.mean(0), labels, reduction="none")
+
     torch.manual_seed(2)
     with pytest.raises(DatadietError, match="in the batch and"):
-        grand(Mixed("end"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), check=True)
+        grand(Mixed("none"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), loss=centred, check=True)
     grand(Mixed("none"), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), check=True)
 
 

@@ -6,8 +6,9 @@ On w_α = α·w + (1−α)·w′ the error R(w_α) is compared with what the lin
     loss barrier    L(w_½) − (L(w) + L(w′)) / 2, for each example or averaged
 
 both in eval mode, on examples without augmentation and with their original labels. All float buffers are interpolated
-as the weights are (batch norm's statistics: the papers' way), or estimated anew on training examples. Two networks are
-connected where the barrier is below 2 %: 2 points of error, or 0.02 of loss.
+as the weights are (batch norm's statistics: the papers' way), or estimated anew on training examples; what cannot be
+interpolated (counters, boolean masks) is that of the nearer end. Two networks are connected where the barrier is below
+2 %: 2 points of error, or 0.02 of loss.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, Diverged
 from datadiet.numerics import exact
 from datadiet.task import Task, classification
+from datadiet.training.checkpoint import load_whole, whole_state
 from datadiet.training.evaluate import evaluation
 
 CONNECTED = 0.02
@@ -85,20 +87,30 @@ def check_alphas(alphas: Sequence[float]) -> list[float]:
     return sorted({0.0, 1.0, *inner})
 
 
-def interpolated(first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """alpha·first + (1−alpha)·second of two state dicts; what is no float (step counters) is the first's."""
+def interpolated(first: Mapping[str, Any], second: Mapping[str, Any], alpha: float) -> dict[str, Any]:
+    """alpha·first + (1−alpha)·second of two networks' states; each end is itself to the bit.
+
+    What is no float (step counters, boolean masks, a module's extra state) is that of the nearer end.
+    """
     check_alike(first, second)
-    out = {}
-    for name, a in first.items():
-        b = second[name]
-        # By the difference, so that a network and itself give that network to the bit.
-        out[name] = b + alpha * (a - b) if a.is_floating_point() else a
-    return out
+    return {name: _between(a, second[name], alpha) for name, a in first.items()}
 
 
-def check_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+def _between(a: Any, b: Any, alpha: float) -> Any:
+    nearer = a if alpha >= 0.5 else b
+    if not isinstance(a, Tensor):
+        return deepcopy(nearer)
+    if alpha in (0, 1) or not (a.is_floating_point() or a.is_complex()):
+        return nearer
+    # By the difference, so that a network and itself give that network to the bit; of infinities (the −inf of an
+    # attention mask) that would be no number.
+    found = b + alpha * (a - b)
+    return torch.where(torch.isfinite(found), found, alpha * a + (1 - alpha) * b)
+
+
+def check_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Refuse the states of two different networks."""
-    shapes = [{n: tuple(t.shape) for n, t in state.items()} for state in (first, second)]
+    shapes = [{n: tuple(getattr(t, "shape", ())) for n, t in state.items()} for state in (first, second)]
     if shapes[0] != shapes[1]:
         names = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
         raise DatadietError(
@@ -123,40 +135,61 @@ def linear_path(
     """
     if statistics not in STATISTICS:
         raise DatadietError(f"statistics {statistics!r}", where="statistics", fix=f"one of {', '.join(STATISTICS)}")
-    if statistics == "re-estimated" and estimate_on is None:
+    training = None if statistics == "interpolated" else list(() if estimate_on is None else estimate_on)
+    if training == []:
         raise DatadietError("no batches to estimate statistics on", where="estimate_on", fix="give training inputs")
+    if not len(inputs):
+        raise DatadietError("no examples to take losses of", where="inputs", fix="give at least one")
     points = check_alphas(alphas)
-    model = deepcopy(first)
-    training = None if statistics == "interpolated" else list(estimate_on or ())
+    if not labels.is_floating_point() and labels.dtype != torch.bool:
+        labels = labels.long()
+    model = _copied(first)
+    ends = whole_state(first), whole_state(second)
 
     def logits() -> Tensor:
-        parts = [model(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]
-        return torch.cat(parts).float() if parts else torch.zeros(0)
+        return torch.cat([model(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]).float()
 
     with exact():
-        found = list(
-            along(model, first.state_dict(), second.state_dict(), points, logits, labels, training=training, task=task)
-        )
+        found = list(along(model, *ends, points, logits, labels, training=training, task=task))
     return Path(np.asarray(points), np.stack([loss for loss, _ in found]), np.stack([wrong for _, wrong in found]))
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return deepcopy(model)
+    except RuntimeError as error:
+        if "deepcopy" not in str(error):
+            raise
+        raise DatadietError(
+            "the network holds a tensor that was computed from its weights, and cannot be copied "
+            "(torch.nn.utils.weight_norm keeps one after a forward pass)",
+            where="first", fix="run it once under torch.no_grad(), or use torch.nn.utils.parametrizations.weight_norm",
+        ) from None  # fmt: skip
+
+
 def along(
-    model: nn.Module, first: Mapping[str, Tensor], second: Mapping[str, Tensor], alphas: Sequence[float],
+    model: nn.Module, first: Mapping[str, Any], second: Mapping[str, Any], alphas: Sequence[float],
     logits: Callable[[], Tensor], labels: Tensor, *, training: Iterable[Any] | None = None, task: Task = classification,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
     """(loss, wrong), (N,) each, at every alpha; `model` ends up as the last of them.
 
     Args:
+        first, second: networks' states, as `whole_state` gives them.
         logits: runs `model` over the examples.
         training: batches on which statistics between the ends are estimated; None: they are interpolated.
     """
     for alpha in alphas:
-        model.load_state_dict(interpolated(first, second, alpha))
+        load_whole(model, interpolated(first, second, alpha))
         if training is not None and 0 < alpha < 1:
             reestimate(model, training)
         with evaluation(model):
             found = logits()
             loss, correct = task.loss(found, labels), task.correct(found, labels)
+        if not bool(torch.isfinite(loss).all()):
+            raise Diverged(
+                f"the losses on the line between networks are not finite at alpha {alpha:g}",
+                fix="look at what the networks at its ends give; a lower learning rate or a warm-up may help",
+            )
         yield loss.cpu().numpy().astype(np.float32), ~correct.cpu().numpy()
 
 
@@ -183,7 +216,15 @@ def reestimate(model: nn.Module, batches: Iterable[Any]) -> None:
         return
     with torch.no_grad(), _averaging(norms):
         for inputs in batches:
-            model(**inputs) if isinstance(inputs, dict) else model(inputs)
+            try:
+                model(**inputs) if isinstance(inputs, dict) else model(inputs)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise DatadietError(
+                    "batch norm's statistics cannot be estimated on a batch of one example", where="statistics",
+                    fix="give batches of two or more",
+                ) from None  # fmt: skip
 
 
 def estimated_on(rows: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -27,7 +27,7 @@ from datadiet.seeds import stream
 from datadiet.store import Store
 from datadiet.store.runs import RunFolder
 from datadiet.task import classification
-from datadiet.training.checkpoint import part
+from datadiet.training.checkpoint import whole_state
 from datadiet.training.evaluate import predict
 from datadiet.training.recipe import NUMERICS_VERSION, Recipe
 
@@ -96,7 +96,9 @@ class PathTask:
         return Store(self.store).run(self.spec.name, self.spec.to_json())
 
     def is_done(self, data: Dataset) -> bool:
-        return self.folder.load_result(RESULT, self.spec.step) is not None
+        found = self.folder.load_result(RESULT, self.spec.step)
+        # Former versions kept losses that are no numbers.
+        return found is not None and all(bool(np.isfinite(found[name]).all()) for name in ("loss", "between"))
 
     def cost(self, data: Dataset) -> int:
         """How many examples go through a network, for an estimate."""
@@ -168,7 +170,7 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
                 f"there is no checkpoint of the run {name} at step {task.spec.step}", where=context.label,
                 fix="train it to that step first",
             )  # fmt: skip
-        states.append({n: t.to(device) for n, t in part(point.tensors, "model/").items()})
+        states.append({n: t.to(device) for n, t in whole_state(model, point.tensors).items()})
     training = None
     if task.spec.statistics == "re-estimated":
         rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)

@@ -65,7 +65,8 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
     modules = [module for _, module in walk]
     modes = [(m, m.training) for m in modules if m.training]
     flags = [p for m in modules for p in m._parameters.values() if p is not None and p.requires_grad]
-    kept = [(b, b.detach().clone()) for m in modules for b in m._buffers.values() if b is not None]
+    buffers = [(m._buffers, name, b) for m in modules for name, b in m._buffers.items() if b is not None]
+    kept = [(b, b.detach().clone()) for _, _, b in buffers if not b.is_inference()]  # those are never written to
     for module in modules:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             kept.append((module.weight, module.weight.detach().clone()))  # its forward rescales rows in place
@@ -89,6 +90,8 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
             object.__setattr__(module, "training", mode)
         for parameter in flags:
             parameter.requires_grad_(True)
+        for place, name, buffer in buffers:
+            place[name] = buffer  # where the forward put another one there
         with torch.no_grad():
             for (buffer, before), version in zip(kept, versions, strict=True):
                 if buffer._version != version:
@@ -169,7 +172,7 @@ def watching(model: nn.Module, ruled: Sequence[Ruled], sink: Sink) -> Iterator[W
 def _single(watch: Watch, item: Ruled, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor | None:
     if not watch.active:
         return None
-    x = args[0] if args else next(iter(kwargs.values()))
+    x = args[0] if args else kwargs.get("input", next(iter(kwargs.values())))
     return watch.use(item, item.rule, x, output, item.owned)
 
 

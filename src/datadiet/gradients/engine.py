@@ -7,17 +7,15 @@ used more than once waits for all its uses, because the norm of a sum is not the
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from datadiet.gradients.attention import COPIED
-from datadiet.gradients.capture import Owned, Ruled, Use, Walk, watching
+from datadiet.gradients.capture import Owned, Ruled, Use, watching
 from datadiet.gradients.fallback import (
     Recall,
     Weights,
@@ -28,7 +26,7 @@ from datadiet.gradients.fallback import (
     swapped,
 )
 from datadiet.gradients.noting import copied, place, recall_hooks, rooted
-from datadiet.gradients.plan import FIRST, Layout, Plan, make_plan
+from datadiet.gradients.plan import FIRST, Layout, Plan
 from datadiet.gradients.rules import Rule, gather, square_sum
 from datadiet.gradients.trial import handed_out
 
@@ -234,6 +232,7 @@ def shared_norms(uses: Sequence[_Held], count: int, memory: int) -> Tensor:
     first = uses[0]
     sides = [_both(use, count) for use in uses]
     positions = all(u.rule is first.rule and u.module is first.module for u in uses) and first.rule.positions
+    positions = positions and not getattr(first.module, "scale_grad_by_freq", False)  # frequencies are a call's own
     if positions and first.rule.norms is not None and len(uses) > 1:
         # The same layer at more positions: one use on all of them.
         x = torch.cat([_positions(x) if x.is_floating_point() else x.reshape(count, -1) for x, _ in sides], 1)
@@ -305,43 +304,3 @@ def whole_model(
         for number, g in model_gradients(single, weights, [t[part] for t in tensors]).items():
             squared.setdefault(number, []).append(square_sum(upcast(g)).double())
     return {number: gather(parts) for number, parts in squared.items()}
-
-
-_plans: weakref.WeakKeyDictionary[nn.Module, dict[Any, Plan]] = weakref.WeakKeyDictionary()
-_KEPT = 16
-
-
-def plan_for(
-    model: nn.Module, run: Callable[[Any], Any], few_inputs: Any, more_inputs: Any, targets: dict[int, str],
-    walk: Walk, ruled: list[Ruled], forward: Callable[..., Any] | None,
-) -> Plan:  # fmt: skip
-    """The model's plan for inputs of these shapes, made on the first need."""
-    leaves = tree_leaves(few_inputs)
-    device = next((t.device.type for t in leaves if isinstance(t, Tensor)), "cpu")
-    # Names and ids only: a plan must not keep its model alive.
-    signature = (
-        tuple((tuple(t.shape), t.dtype, t.device) if isinstance(t, Tensor) else repr(t) for t in leaves),
-        tuple(targets.items()), tuple((id(m), type(m).__name__, m.training) for _, m in walk),
-        tuple((item.name, id(item.rule)) for item in ruled), _identity(forward), torch.is_autocast_enabled(device),
-    )  # fmt: skip
-    kept = _plans.setdefault(model, {})
-    if signature not in kept:
-        if len(kept) >= _KEPT:
-            kept.pop(next(iter(kept)))
-        modes = [(m, m.training) for _, m in walk]
-        try:
-            with torch.random.fork_rng(devices=_devices(device)):
-                kept[signature] = make_plan(model, run, few_inputs, more_inputs, targets, ruled)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-    return kept[signature]
-
-
-def _identity(forward: Any) -> object:
-    cells = getattr(forward, "__closure__", None) or ()
-    return getattr(forward, "__code__", id(forward)), tuple(id(cell.cell_contents) for cell in cells)
-
-
-def _devices(kind: str) -> list[int]:
-    return list(range(torch.cuda.device_count())) if kind == "cuda" else []

@@ -14,12 +14,13 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from datadiet.errors import DatadietError
 from datadiet.gradients.capture import borrowed, ruled_modules, trainable
-from datadiet.gradients.engine import plan_for, upcast
+from datadiet.gradients.engine import upcast
 from datadiet.gradients.fallback import Weights, model_gradients, refuse_dropout, swapped
 from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.gram_pass import gram_pass
 from datadiet.gradients.losses import logits_of
 from datadiet.gradients.norms import _ordinary, _plain, _rows, _unwrapped
+from datadiet.gradients.planned import plan_for
 from datadiet.machine import free_memory
 from datadiet.numerics import exact
 
@@ -68,9 +69,8 @@ def ntk(
     with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         inputs = tree_map(_ordinary, inputs)
         ruled = ruled_modules(walk, targets)
-        two, three = (_rows(inputs, torch.arange(n) % count) for n in (2, 3))
-        plan = plan_for(model, call, two, three, targets, walk, ruled, forward)
-        logits = _width(model, call, two)
+        plan = plan_for(model, call, lambda pick: _rows(inputs, pick), count, targets, walk, ruled, forward)
+        logits = _width(model, call, _rows(inputs, torch.arange(2) % count))
         _refuse_what_does_not_fit(count, logits, dtype, device)
         total = Gram(count, logits, device=device, dtype=dtype, memory=memory)
         first = next(iter(parameters.values()))
@@ -154,6 +154,6 @@ def _add_whole(
                 return call(tree_unflatten(filled, spec))[0, logit]
 
         found = model_gradients(single, weights, [leaves[i][part] for i in places])
-        return torch.cat([upcast(found[n]).flatten(1) for n in weights], 1)
+        return torch.cat([upcast(found[n]).reshape(len(found[n]), -1) for n in weights], 1)
 
     total.add_formed(form)

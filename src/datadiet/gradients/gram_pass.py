@@ -303,6 +303,7 @@ def _add(uses: list[Noted], names: list[str], total: Gram) -> None:
         first.rule.gram(first.module, x, kept, names, total)
         return
     alike = all(use.rule is first.rule and use.module is first.module for use in uses)
+    alike = alike and not getattr(first.module, "scale_grad_by_freq", False)  # frequencies are a call's own
     if len(uses) > 1 and alike and first.rule.gram is not None and first.rule.positions:
         # The same layer at more positions: one use on all of them.
         xs = [x.reshape(count, -1, x.shape[-1]) if x.is_floating_point() else x.reshape(count, -1) for x, _ in sides]
@@ -336,6 +337,6 @@ def _run_again(live: list[Noted], total: Gram, weights: Weights, notes: Notes) -
             # Where the module has its batch dimension.
             call.cotangents[i] = use.kept[:, logit].movedim(0, use.layout.dim)
         found = module_gradients(calls, weights, part)
-        return torch.cat([upcast(found[n]).flatten(1) for n in weights], 1)
+        return torch.cat([upcast(found[n]).reshape(len(found[n]), -1) for n in weights], 1)
 
     total.add_formed(form)

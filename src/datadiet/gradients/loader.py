@@ -35,10 +35,11 @@ def grand_loader(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found: list[Any] = []
-    for number, batch in enumerate(_in_order(loader)):
-        inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
-        inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))
-        found.append(grand(model, inputs, labels, **options))
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed for its workers
+        for number, batch in enumerate(_in_order(loader)):
+            inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
+            inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))
+            found.append(grand(model, inputs, labels, **options))
     if not found:
         return torch.zeros(0)
     if isinstance(found[0], dict):

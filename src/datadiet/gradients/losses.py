@@ -39,6 +39,11 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
         labels: class numbers, (B,) or (B, T) with -100 for positions that do not count; or probabilities, of the
             shape of `outputs`.
     """
+    if outputs.dim() > 3:
+        raise DatadietError(
+            f"outputs of shape {tuple(outputs.shape)}: the default loss takes (B, C), or (B, T, C) for tokens",
+            where="loss", fix="pass loss=nn.CrossEntropyLoss() for outputs (B, C, H, W)",
+        )  # fmt: skip
     if labels.is_floating_point():
         if labels.shape != outputs.shape:
             raise _mismatch(outputs, labels)

@@ -16,9 +16,10 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from datadiet.errors import DatadietError, unknown
 from datadiet.gradients.capture import Walk, borrowed, ruled_modules, trainable
-from datadiet.gradients.engine import plan_for, run_pass, upcast, whole_model
+from datadiet.gradients.engine import run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
+from datadiet.gradients.planned import plan_for
 from datadiet.numerics import exact
 
 log = logging.getLogger(__name__)
@@ -125,10 +126,10 @@ class _Job:
         lead = next(t for t in tensors if isinstance(t, Tensor))
         count, targets = len(lead), {id(p): name for name, p in named.items()}
         parameters = {id(p): p for p in named.values()}
-        picks = [torch.arange(n, device=lead.device) % count for n in (2, 3)]
-        two, three = (_rows(inputs, pick) for pick in picks)
         ruled = ruled_modules(walk, targets)
-        plan = plan_for(self.model, self.call, two, three, targets, walk, ruled, self.forward)
+        plan = plan_for(
+            self.model, self.call, lambda pick: _rows(inputs, pick), count, targets, walk, ruled, self.forward
+        )  # fmt: skip
         first = next(iter(named.values()))
         squared = run_pass(
             self.model, plan, targets, parameters, count, self.memory, ruled,

@@ -48,8 +48,11 @@ class Watcher(Protocol):
 
 def place(plan: Plan, use: Use, count: int) -> tuple[Layout, Tensor, Tensor, Owned] | None:
     """Where the examples are in a use, its input and output, and what of it the rule covers; None for nothing."""
+    if not torch.is_grad_enabled():
+        return None
+    plan.meet(id(p) for p, _ in use.owned.values())
     owned = {n: (p, part) for n, (p, part) in use.owned.items() if id(p) in plan.by_rule}
-    if not owned or not torch.is_grad_enabled():
+    if not owned:
         return None
     if use.key not in plan.layouts:
         raise unplanned(use.key)
@@ -98,10 +101,12 @@ def recall_hooks(model: nn.Module, plan: Plan, state: Watcher, watch: Watch) -> 
                 return None
             call = calls[-1]
             leaves, spec = tree_flatten(output)
-            for i, leaf in enumerate(leaves):
-                if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                    leaves[i] = state.rooted(leaf)
-                    state.await_gradient(leaves[i], call, i)
+            places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+            for i in places:
+                leaf = state.rooted(leaves[i])
+                # One of several outputs may come from another: what goes on from it outside is apart from that.
+                leaves[i] = leaf.clone() if len(places) > 1 else leaf
+                state.await_gradient(leaves[i], call, i)
             return tree_unflatten(leaves, spec)
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))

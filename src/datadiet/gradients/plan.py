@@ -10,8 +10,8 @@ layer that owns it are seen on the way. The plan is kept with the model and cost
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -70,6 +70,7 @@ class Plan:
         copied: (module, name) of parameters that are handed out as one copy an example.
         local: module -> its parameters that fall back on running it again.
         whole: ids of the parameters for which the whole model is run again.
+        known: ids of all these; a use of another was not seen in the trials.
     """
 
     layouts: dict[str, Layout | None]
@@ -77,6 +78,28 @@ class Plan:
     copied: list[tuple[str, str]]
     local: dict[str, Local]
     whole: list[int]
+    known: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.known |= self.by_rule.union(self.whole, *(local.parameters for local in self.local.values()))
+
+    def meet(self, numbers: Iterable[int]) -> None:
+        """Parameters in use that the trials did not see: the examples of the trials did without them."""
+        for number in numbers:
+            if number not in self.known:
+                self.known.add(number)
+                self.whole.append(number)
+
+    def give_up(self, number: int, places: Sequence[tuple[str, str]]) -> None:
+        """Leave a parameter, which has these (module, name), to running the whole model."""
+        self.by_rule.discard(number)
+        self.copied = [place for place in self.copied if place not in places]
+        for where, local in list(self.local.items()):
+            if number in local.parameters:
+                local.parameters.remove(number)
+            if not local.parameters:
+                del self.local[where]
+        self.whole.append(number)
 
 
 def _grown(a: Sequence[int], b: Sequence[int], counts: tuple[int, int]) -> tuple[int, int] | str | None:

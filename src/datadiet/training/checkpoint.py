@@ -37,7 +37,7 @@ def weights(model: nn.Module) -> Tensors:
 
 def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[str, Tensors]) -> Tensors:
     """Everything a run needs to go on as if it had not stopped."""
-    out = weights(model) | {f"buffer/{name}": t.detach().clone() for name, t in _unsaved(model).items()}
+    out = weights(model) | {f"buffer/{name}": t.detach().clone() for name, t in unsaved(model).items()}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
             if value is not None:
@@ -50,10 +50,33 @@ def pack(model: nn.Module, optimizer: torch.optim.Optimizer, observers: Mapping[
     return out
 
 
-def _unsaved(model: nn.Module) -> Tensors:
+def unsaved(model: nn.Module) -> Tensors:
     """Buffers that a state dict leaves out (`persistent=False`): training may change these, too."""
     saved = model.state_dict().keys()
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+
+
+def whole_state(model: nn.Module, tensors: Tensors | None = None) -> dict[str, Any]:
+    """The state dict together with the buffers that it leaves out: all that training may have changed in a network.
+
+    Args:
+        tensors: take a checkpoint's instead; one of a time when checkpoints left such buffers out has the network's.
+    """
+    if tensors is None:
+        return {**model.state_dict(), **unsaved(model)}
+    kept = part(tensors, "buffer/")
+    return {**part(tensors, "model/"), **{n: kept.get(n, t).clone() for n, t in unsaved(model).items()}}
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Put what `whole_state` gave into a network of the same shape."""
+    own = unsaved(model)
+    model.load_state_dict({name: value for name, value in state.items() if name not in own})
+    with torch.no_grad():
+        for name in own.keys() & state.keys():
+            buffer, value = own[name], state[name].to(own[name].device)
+            if not torch.equal(buffer, value):  # an expanded constant cannot be written to
+                buffer.copy_(value)
 
 
 def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) -> None:
@@ -69,11 +92,11 @@ def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) ->
 def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer, *, where: object = None) -> None:
     """Restore weights, optimiser and random state; observers take their own part."""
     load_weights(model, tensors, where=where)
-    unsaved = _unsaved(model)
+    own = unsaved(model)
     with torch.no_grad():
         for name, value in part(tensors, "buffer/").items():
-            if name in unsaved:
-                unsaved[name].copy_(value)
+            if name in own:
+                own[name].copy_(value)
     state: dict[int, dict[str, Any]] = {}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in part(tensors, "optimizer/").items():
