@@ -275,6 +275,23 @@ def test_a_traced_network_is_refused() -> None:
         ntk(mixed, inputs)
 
 
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4, dtype=torch.cdouble), nn.Linear(4, CLASSES).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x.to(torch.cdouble)).abs())
+
+
+def test_complex_weights_have_norms_and_no_kernel() -> None:
+    torch.manual_seed(0)
+    model, inputs, labels = Complex(), torch.randn(5, 4).double(), torch.arange(5) % CLASSES
+    assert torch.allclose(grand(model, inputs, labels), plainly(model, inputs, labels), rtol=1e-9)
+    with pytest.raises(DatadietError, match="complex weights"):
+        ntk(model, inputs)
+
+
 class Replacing(nn.Module):
     """Counts its calls in a buffer that it replaces; keeps another one from inference mode."""
 

@@ -54,6 +54,10 @@ def ntk(
     parameters, targets = {id(p): p for p in named.values()}, {id(p): name for name, p in named.items()}
     if not targets:
         raise DatadietError("the model has no trainable parameter", where="model", fix="unfreeze some of them")
+    if any(p.is_complex() for p in parameters.values()):
+        raise DatadietError(
+            "the model has complex weights", where="model", fix="a kernel of real ones can be had; freeze them"
+        )
     wide = any(p.dtype == torch.float64 for p in parameters.values())
     dtype = torch.float64 if wide else torch.float32
     if count == 0:

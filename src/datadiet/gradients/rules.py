@@ -103,7 +103,8 @@ def _changed(kind: type, base: type, method: str) -> bool:
 def square_sum(t: Tensor) -> Tensor:
     """(B, ...) -> (B,): the squared norm of each row."""
     flat = t.reshape(t.shape[0], -1)
-    return torch.linalg.vecdot(flat, flat)
+    found = torch.linalg.vecdot(flat, flat)
+    return found.real if found.is_complex() else found
 
 
 def pieces(total: int, bytes_each: float, device: torch.device) -> Iterator[slice]:
