@@ -65,3 +65,62 @@ def test_nothing_to_compare_is_refused() -> None:
         batch_gradients(nn.Linear(2, 2), [])
     with pytest.raises(DatadietError, match="shape"):
         coherence(torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(1e-25, torch.float32), (1e25, torch.float32), (3e3, torch.float16), (1.0, torch.bfloat16), (1e99, torch.float64)],
+)
+def test_cosines_do_not_depend_on_how_long_the_gradients_are(scale: float, dtype: torch.dtype) -> None:
+    rows = torch.randn(4, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    given = (scale * rows).to(dtype)
+    found, wide = coherence(given), given.double() / scale
+    assert found.norms.dtype == found.cosines.dtype == torch.float64
+    assert torch.allclose(found.norms / scale, wide.norm(dim=1))
+    assert torch.allclose(found.cosines, F.cosine_similarity(wide, wide.mean(0)[None]))
+
+
+class Counting(nn.Module):
+    """A network whose forward puts other buffers in place of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        self.last = x.mean(0)
+        return self.layer(x)
+
+
+def test_buffers_that_the_forward_replaces_are_put_back() -> None:
+    net = Counting()
+    before = dict(net._buffers)
+    batch_gradients(net, [(torch.randn(4, 5), torch.zeros(4, dtype=torch.int64))] * 2)
+    assert list(net._buffers) == list(before)
+    assert all(net._buffers[name] is value for name, value in before.items())
+    assert net.calls == 0
+
+
+def test_a_frozen_network_is_refused_and_left_as_it_was() -> None:
+    net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6)).requires_grad_(False).eval()
+    batch = (torch.randn(4, 5), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(DatadietError, match="no trainable weight"):
+        batch_gradients(net, [batch])
+    assert not net.training
+    assert net[1].num_batches_tracked == 0
+
+
+def test_inference_mode_around_it_changes_nothing() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    x, y = torch.randn(4, 5), torch.randint(0, 3, (4,))
+    wanted = batch_gradients(net, [(x, y)])
+    with torch.inference_mode():
+        assert torch.equal(batch_gradients(net, [(x.clone(), y.clone())]), wanted)
+        made_there = nn.Linear(5, 3)
+        with pytest.raises(DatadietError, match="made under torch"):
+            batch_gradients(made_there, [(x, y)])
+    assert not net[1].running_mean.any()

@@ -13,6 +13,8 @@ from datadiet.errors import DatadietError
 from datadiet.figures import accuracy_against_keep, windows
 from datadiet.figures.labels import apart
 from datadiet.figures.lines import lines
+from datadiet.figures.matrix import matrix
+from datadiet.figures.points import points
 from datadiet.figures.style import looks, ramp
 
 KEEPS = (0.1, 0.3, 0.5, 0.8)
@@ -290,3 +292,22 @@ def test_the_band_of_lines_is_what_the_note_says(deviation):
         assert np.allclose([at.min(), at.max()], wanted)
     said = "standard deviation" if deviation else "16th–84th percentile"
     assert f"mean and {said} of 5 runs" in words_of(figure)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: lines({}, flat={"full data": [0.9]}, xlabel="x", ylabel="y"), "no finished run"),
+        (lambda: lines({"a": {1: [np.nan]}}, flat={"full data": [0.9]}, xlabel="x", ylabel="y"), "no finished run"),
+        (lambda: lines({"a": {1: [1], np.inf: [2]}}, xlabel="x", ylabel="y", log=True), "x = inf"),
+        (lambda: lines({"a": {1: [1], np.nan: [2]}}, xlabel="x", ylabel="y"), "x = nan"),
+        (lambda: points({"p": ("x", {"a": ([], [])})}, ylabel="y", log=("p",)), "a with 0 x and 0 y"),
+        (lambda: points({"p": ("x", {"a": ([1, 2], [1])})}, ylabel="y"), "a with 2 x and 1 y"),
+        (lambda: points({"p": ("x", {})}, ylabel="y", log=("p",)), "p has no group"),
+        (lambda: matrix(np.zeros((0, 0)), []), "no correlation to draw"),
+    ],
+)
+def test_nothing_to_draw_is_said_in_one_line(draw, words):
+    with pytest.raises(DatadietError, match=words) as caught:
+        draw()
+    assert "\n" not in str(caught.value)

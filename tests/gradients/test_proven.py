@@ -266,6 +266,7 @@ def test_a_forward_with_another_default_is_another_forward() -> None:
         model.head = kept
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_traced_network_is_refused() -> None:
     _, inputs, labels = case(Hooked)
     with pytest.raises(DatadietError, match="scripted or traced network hides"):

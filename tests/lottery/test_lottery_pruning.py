@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from datadiet.errors import DatadietError
+from datadiet.lottery import Lottery, Outcome
 from datadiet.lottery.pruning import RULES, exempted, prune, remaining
 from datadiet.training.masks import Mask
 
@@ -226,3 +228,13 @@ def test_tensors_of_a_network_are_pruned_as_arrays_are() -> None:
     by_tensor.apply(net)
     together = torch.cat([p.detach().flatten() for n, p in net.named_parameters() if n in mask.tensors])
     assert int((together == 0).sum()) == mask.total - by_tensor.remaining
+
+
+def test_a_lottery_whose_last_level_has_no_weight_is_saved_without_it_in_the_figure(tmp_path: Path) -> None:
+    masks = tuple(Mask({"w": np.arange(4) < left}) for left in (4, 2, 0))
+    one = Outcome("all", 1, np.full((2, 3), 0.5), np.ones(2), np.ones(2), (masks,) * 2, (None,) * 2)
+    lottery = Lottery({"all": one}, 4, 10, 5, "data", {})
+    (axes,) = lottery.figure().axes
+    assert axes.get_xticks().tolist() == [1, 2]
+    assert all(file.exists() for file in lottery.save(tmp_path))
+    assert [row["left"] for row in lottery.rows()] == [4, 2, 0] * 2

@@ -78,3 +78,88 @@ def test_what_does_not_fit_is_refused_in_words(indices, rows, labels, words):
 def test_only_scores_of_a_trajectory_can_be_watched():
     with pytest.raises(DatadietError, match="el2n is no score of a trajectory"):
         dd.Watch(5, ["el2n"])
+
+
+FITS = ([0, 4, 2], [[1.0, 2, 3], [3, 2, 1], [0, 1, 0]], [1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": torch.tensor([0, -100, 1])}, "labels from -100 to 1 for 3 columns"),
+        ({"labels": torch.tensor([0, 3, 1])}, "from 0 to 2"),
+        ({"labels": torch.eye(3, dtype=torch.int64)}, "not one-hot"),
+        ({"labels": torch.tensor([0.5, 1.0, 0.0])}, "labels are of type float32"),
+        ({"labels": ["cat", "dog", "cat"]}, "labels are list, not numbers"),
+        ({"labels": 1}, "one index and one label"),
+        ({"indices": torch.tensor([True, False, True])}, "nonzero"),
+        ({"indices": torch.tensor([0.9, 1.2, 2.7])}, "indices are of type float32"),
+        ({"logits": torch.randn(3, 1), "labels": [0, 1, 0]}, "1 column of logits"),
+    ],
+)
+@pytest.mark.parametrize("scores", [None, ["forgetting"]])
+def test_a_refused_batch_leaves_the_watch_as_it_was(scores, change, words):
+    watch = dd.Watch(5, scores)
+    watch.update(FITS[0], torch.tensor(FITS[1]), FITS[2])
+    before = watch.state()
+    given = dict(zip(("indices", "logits", "labels"), FITS, strict=True))
+    with pytest.raises(DatadietError, match=words):
+        watch.update(**{**given, **change})
+    assert all(torch.equal(value, before[key]) for key, value in watch.state().items())
+
+
+def test_logits_may_be_arrays_and_a_batch_may_be_empty():
+    watch, other = dd.Watch(5), dd.Watch(5)
+    watch.update(np.array(FITS[0]), np.array(FITS[1], np.float32), np.array(FITS[2], np.uint8))
+    watch.update([], torch.zeros(0, 3), [])
+    other.update(FITS[0], torch.tensor(FITS[1]), FITS[2])
+    for name, values in other.result().items():
+        np.testing.assert_array_equal(values, watch.result()[name])
+
+
+def test_a_state_stays_as_it_was_taken():
+    watch = dd.Watch(20)
+    (first, second) = _epochs(epochs=2)
+    for batch in first:
+        watch.update(*batch)
+    state = watch.state()
+    kept = {key: value.clone() for key, value in state.items()}
+    for batch in second:
+        watch.update(*batch)
+    assert all(torch.equal(value, kept[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("n", "scores", "words"),
+    [
+        (6, ["aum"], "the state follows aum, this watch forgetting"),
+        (6, None, "load into a watch of the same scores"),
+        (5, ["forgetting"], "this watch is of 6 examples"),
+        (1, ["forgetting"], "this watch is of 6 examples"),
+    ],
+)
+def test_a_state_of_another_watch_is_refused_and_changes_nothing(n, scores, words):
+    watch = dd.Watch(6, ["forgetting"])
+    watch.update(FITS[0], torch.tensor(FITS[1]), FITS[2])
+    before = watch.state()
+    with pytest.raises(DatadietError, match=words):
+        watch.load(dd.Watch(n, scores).state())
+    assert all(torch.equal(value, before[key]) for key, value in watch.state().items())
+
+
+def test_a_loaded_watch_has_the_scores_of_the_epoch_it_was_taken_at():
+    first, second = dd.Watch(20), dd.Watch(20)
+    for batches in _epochs(epochs=3):
+        for batch in batches:
+            first.update(*batch)
+        first.end_epoch()
+        if first.epochs < 3:
+            second.end_epoch()
+    second.end_epoch()
+    second.end_epoch()
+    second.load(first.state())
+    table = second.table()
+    assert table.steps() == [3], "notes of its own past are no part of it"
+    np.testing.assert_array_equal(table.values("aum", "3ep"), first.table().values("aum", "3ep"))
+    second.end_epoch()
+    assert second.table().steps() == [4]

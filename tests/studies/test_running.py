@@ -255,6 +255,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "values of other rows": ("memorization", {"memorization": (np.array([500]), np.array([0.3]))}, "beyond"),
     "one scoring run to average": ("averaging", {"score_runs": 1}, "4 at least"),
     "the papers' scale on other data": ("gallery", {"scale": "paper", "recipe": None}, "no recipe"),
+    "two kept parts that are one number": ("pruning-curve", {"data": "twelve"}, "10% and 5% of 12 examples are both 1"),
+    "no epoch for forgetting": ("score-time", {"recipe": {**RECIPE, "steps": "1it"}}, "forgetting needs an epoch"),
+    "no epoch for the kernel": ("kernel-velocity", {"recipe": {**RECIPE, "steps": "3it"}}, "needs an epoch of 7 steps"),
+    "no run": ("gallery", {"runs": 0}, "--runs: 0 runs"),
+    "half a run": ("gallery", {"runs": 1.5}, "whole number"),
+    "less than no scoring run": ("gallery", {"score_runs": -2}, "--score-runs: -2 runs"),
     "noise that is none": ("noise", {"noise": "shuffle:0.1"}, "label noise"),
 }
 
@@ -267,6 +273,7 @@ def test_refused_before_training(case: str, tmp_path: Path, untrained: None) -> 
     x, y = found["x_train"], found["y_train"]
     kinds = {
         "few": dd.load(((x, y), (x, y)), name="few"),
+        "twelve": dd.load(((x[:12], y[:12]), (x, y)), name="twelve"),
         "untested": dd.load((x, y), name="untested", test_fraction=0),
         "table": dd.load(((x.reshape(40, -1).astype(np.float32), y),) * 2, name="table"),
         "noisy": data.with_noise("permute", 0.2),
@@ -277,3 +284,40 @@ def test_refused_before_training(case: str, tmp_path: Path, untrained: None) -> 
     with pytest.raises(DatadietError, match=words):
         studies.execute(plan(name, tmp_path, **options))
     assert not (tmp_path / "store").exists()
+
+
+def test_a_mistake_in_one_study_is_its_failure_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from dataclasses import replace
+
+    def judge(numbers: studies.Numbers) -> list[studies.Verdict]:
+        raise ValueError("5 runs cannot\nbe paired")
+
+    monkeypatch.setitem(STUDIES._entries, "noise", replace(STUDIES.get("noise"), judge=judge))
+    options = {"recipe": RECIPE, "setup": setup(tmp_path / "store"), "runs": 2, "score_runs": 2}
+    results, failed, page = studies.run_all(["noise", "gallery"], data=tiny(), out=tmp_path / "out", **options)
+    assert [one.study.name for one in results] == ["gallery"]
+    assert "ValueError: 5 runs cannot be paired" in str(failed["noise"])
+    assert "**noise** failed: ValueError: 5 runs cannot be paired" in page[0].read_text()
+    assert "test_running.py" in caplog.text, "the traceback is logged"
+
+
+def test_a_mistake_in_planning_one_study_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    def measure(job: studies.StudyJob) -> studies.Numbers:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setitem(STUDIES._entries, "noise", replace(STUDIES.get("noise"), measure=measure))
+    plans = studies.plan_all(["noise", "gallery"], data=tiny(), recipe=RECIPE, setup=setup(tmp_path / "store"))
+    assert "ZeroDivisionError: division by zero" in str(plans["noise"])
+    assert isinstance(plans["gallery"], studies.StudyPlan)
+
+
+def test_a_figure_named_by_a_path_stays_in_the_studys_folder() -> None:
+    from datadiet.studies.output import file_name
+
+    assert file_name("transfer-/tmp/nets/my.py:net") == "transfer-tmp-nets-my.py-net"
+    assert file_name("transfer-../../x.py:f") == "transfer-..-..-x.py-f"
+    assert file_name("lottery-redraw0.5") == "lottery-redraw0.5"

@@ -23,7 +23,7 @@ from datadiet.studies.job import StudyJob
 from datadiet.studies.lottery import ALL, FULL, NONE
 from datadiet.studies.lottery_noise import clean_and_noises
 from datadiet.studies.scales import SCALES
-from datadiet.studies.tickets import MATCHED, PRUNED, TOLERANCE, kept, rows_of, terms, tickets
+from datadiet.studies.tickets import MATCHED, PRUNED, TOLERANCE, by_sparsity, kept, rows_of, terms, tickets
 from datadiet.training.presets import PRESETS
 from datadiet.training.recipe import Recipe
 
@@ -298,3 +298,13 @@ def test_at_small_images_go_through_a_narrow_resnet20(preset: str) -> None:
     own = usual.with_(steps="2ep")
     assert terms(job_of(tiny(), "small", own)).recipe == own
     assert terms(job_of(tiny(), "quick", usual)).recipe == usual
+
+
+def test_a_fraction_of_noise_may_be_numpys(tmp_path: Path) -> None:
+    job = plan("lottery", tmp_path, data=tiny().with_noise("redraw", np.float64(0.1))).job
+    assert clean_and_noises(job)[1] == ("redraw:0.1",)
+
+
+def test_a_level_with_nothing_left_has_no_place_on_the_axis() -> None:
+    numbers = [{"level": k, "run": 0, "density": d, "accuracy": 0.9} for k, d in enumerate((1.0, 0.5, 0.0))]
+    assert by_sparsity(numbers) == {1.0: [0.9], 2.0: [0.9]}

@@ -82,3 +82,18 @@ def test_outcomes(sample: list[float], margin: float, outcome: str) -> None:
 def test_runs_that_cannot_be_paired_are_an_error_of_the_studys() -> None:
     with pytest.raises(ValueError, match="paired"):
         verdict(1, "claim", [1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("count", range(0, 100, 7))
+def test_a_difference_of_exactly_the_margin_is_undecided_however_it_rounds(count: int) -> None:
+    less, more = 100 * (count / 100), 100 * ((count + 1) / 100)
+    assert verdict(1, "claim", [less] * 4, [more] * 4, margin=-1.0).outcome == "undecided"
+    assert verdict(1, "claim", [more] * 4, [less] * 4, margin=1.0, paired=False).outcome == "undecided"
+
+
+def test_what_is_zero_but_for_rounding_decides_nothing() -> None:
+    assert verdict(1, "claim", [1e-17, 1e-17]).outcome == "undecided"
+    assert verdict(1, "claim", [0.1 + 0.2] * 3, [0.3] * 3).outcome == "undecided"
+    assert verdict(1, "claim", [0.1 * 3] * 3, margin=0.3).outcome == "undecided"
+    assert verdict(1, "claim", [0.3001] * 3, margin=0.3).outcome == "holds"
+    assert verdict(1, "claim", [1e-8, 1.1e-8, 1e-8]).outcome == "holds", "small is not rounding"

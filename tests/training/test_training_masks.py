@@ -238,3 +238,14 @@ def test_the_weights_that_are_left_are_those_of_a_naive_masked_loop_in_float64(r
     for name, parameter in net.model.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-9, atol=1e-11, msg=name)
     assert max(float((free[n] - expected[n]).abs().max()) for n in free) > 1e-3, "the mask makes a difference"
+
+
+def test_a_mask_holds_where_every_prunable_weight_is_frozen():
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    net[0].weight.requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)
+    mask = any_mask(net, 0)
+    mask.hold(net, optimizer)
+    net(torch.randn(5, 4)).square().sum().backward()
+    optimizer.step()
+    assert not net[0].weight[~torch.from_numpy(mask.tensors["0.weight"])].any()

@@ -45,10 +45,14 @@ def coherence(gradients: Tensor) -> Coherence:
     """Cosines of the rows of (n, W) to their mean, and their norms. A zero gradient has the cosine 0."""
     if gradients.dim() != 2 or not len(gradients):
         raise DatadietError(f"gradients of shape {tuple(gradients.shape)}", where="gradients", fix="give (n, W)")
-    mean = gradients.mean(0)
-    norms = gradients.norm(dim=1)
-    size = (norms * mean.norm()).clamp_min(torch.finfo(gradients.dtype).tiny)
-    return Coherence(((gradients @ mean) / size).double(), norms.double())
+    # In float64, where the square of no float32 is 0 or infinite; row by row, so that no wide copy of all is made.
+    tiny = torch.finfo(torch.float64).tiny
+    mean = gradients.mean(0, dtype=torch.float64)
+    towards = mean / mean.norm().clamp_min(tiny)
+    norms = torch.stack([row.double().norm() for row in gradients])
+    lengths = norms.clamp_min(tiny)
+    cosines = [row.double() / length @ towards for row, length in zip(gradients, lengths, strict=True)]
+    return Coherence(torch.stack(cosines), norms)
 
 
 def batch_gradients(
@@ -61,26 +65,46 @@ def batch_gradients(
             modes are put back. False: in eval mode.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
+    if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
+        raise DatadietError("it was made under torch.inference_mode()", where="model", fix="make it outside")
     modes = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    named = [(m, dict(m._buffers)) for m in model.modules()]
     rows = []
-    try:
-        model.train(training)
-        with exact(), torch.enable_grad():
-            for inputs, labels in batches:
-                logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-                loss = task.loss(logits.float() if logits.dtype.itemsize < 4 else logits, labels).mean()
-                found = torch.autograd.grad(loss, weights, allow_unused=True)
-                rows.append(torch.cat([_flat(g, p) for g, p in zip(found, weights, strict=True)]))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    with exact(), torch.inference_mode(False):
+        buffers = [(b, b.detach().clone()) for b in model.buffers()]
+        try:
+            model.train(training)
+            with torch.enable_grad():
+                for inputs, labels in batches:
+                    given = _ordinary(inputs)
+                    logits = model(**given) if isinstance(given, dict) else model(given)
+                    wide = logits.float() if logits.dtype.itemsize < 4 else logits
+                    loss = task.loss(wide, _ordinary(labels)).mean()
+                    if not loss.requires_grad:
+                        raise DatadietError(
+                            "the loss depends on no trainable weight", where="model", fix="set requires_grad"
+                        )
+                    found = torch.autograd.grad(loss, weights, allow_unused=True)
+                    rows.append(torch.cat([_flat(g, p) for g, p in zip(found, weights, strict=True)]))
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            for module, held in named:  # a forward may have put others in their place
+                module._buffers.clear()
+                module._buffers.update(held)
     if not rows:
         raise DatadietError("no batch to take a gradient of", where="batches", fix="give at least one")
     return torch.stack(rows)
+
+
+def _ordinary(value: Any) -> Any:
+    """A batch's tensors as ones that can be saved for backward, which those made under inference_mode cannot."""
+    if isinstance(value, dict):
+        return {name: _ordinary(one) for name, one in value.items()}
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _flat(gradient: Tensor | None, weight: Tensor) -> Tensor:

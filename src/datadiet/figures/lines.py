@@ -48,7 +48,7 @@ def lines(
     found = {str(label): _line(points, by, deviation) for label, points in curves.items()}
     across = {str(label): _spread(values, by, deviation) for label, values in (flat or {}).items()}
     spreads = [one for line in found.values() for one in line.values()] + list(across.values())
-    if not any(one.runs for one in spreads):
+    if not any(found.values()):
         raise DatadietError("there is no finished run to draw", where="curves", fix="give at least one")
     figure = new_figure(7.2, height([*found, *across], 4.3))
     axes = figure.add_subplot()
@@ -81,6 +81,9 @@ def lines(
 
 def _line(points: Mapping[float, Any], by: float, deviation: bool) -> dict[float, runs.Spread]:
     found = {float(x): _spread(values, by, deviation) for x, values in points.items()}
+    for x in found:
+        if not np.isfinite(x):
+            raise DatadietError(f"a point at x = {x}", where="curves", fix="give finite numbers")
     return {x: found[x] for x in sorted(found) if found[x].runs}
 
 

@@ -27,6 +27,8 @@ def matrix(values: Any, names: Sequence[str], *, title: str | None = None, note:
     array = np.asarray(values, np.float64)
     if array.shape != (len(names), len(names)):
         raise DatadietError(f"a matrix of shape {array.shape} for {len(names)} names", where="values")
+    if not len(names):
+        raise DatadietError("there is no correlation to draw", where="values", fix="give at least one name")
     side = 0.58 * len(names)
     longest = max(len(name) for name in names)
     figure = new_figure(max(5.2, side + 0.075 * longest + 1.7), max(3.6, side + 0.06 * longest + 1.3))

@@ -30,6 +30,11 @@ def points(
     """
     if not panels:
         raise DatadietError("there is nothing to draw", where="panels", fix="give at least one")
+    for name, (_, found) in panels.items():
+        sizes = {group: (np.size(x), np.size(y)) for group, (x, y) in found.items()}
+        if not sizes or any(not x or x != y for x, y in sizes.values()):
+            said = ", ".join(f"{group} with {x} x and {y} y" for group, (x, y) in sizes.items()) or "no group"
+            raise DatadietError(f"{name} has {said}", where="panels", fix="give as many x as y, at least one a group")
     groups = list(dict.fromkeys(group for _, found in panels.values() for group in found))
     styles = looks(groups)
     figure = new_figure(4.1 * len(panels) + 0.3, 4.6)

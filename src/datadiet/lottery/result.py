@@ -147,11 +147,11 @@ class Lottery:
         ]  # fmt: skip
 
     def figure(self) -> Figure:
-        """Accuracy against how many weights there were for each that is left."""
+        """Accuracy against how many weights there were for each that is left; of levels that have any left."""
         from datadiet.figures.lines import lines
 
         curves = {
-            one.label: {1 / d: one.accuracy[:, level] for level, d in enumerate(one.density)}
+            one.label: {1 / d: one.accuracy[:, level] for level, d in enumerate(one.density) if d}
             for one in self.outcomes.values()
         }
         return lines(

@@ -43,34 +43,56 @@ class Watch:
         self._labels = torch.full((n,), -1, dtype=torch.int64, device=self.device)
         self._history: dict[tuple[str, int], np.ndarray] = {}
 
-    def update(self, indices: Any, logits: torch.Tensor, labels: Any) -> None:
+    def update(self, indices: Any, logits: Any, labels: Any) -> None:
         """Take in one batch, as the network saw it.
 
         Args:
             indices: (B,) which examples these are, each once.
             logits: (B, C), before the weights move; detached and widened to float32 here.
-            labels: (B,) class indices.
+            labels: (B,) class indices, from 0 to C − 1.
+
+        A batch that does not fit is refused whole: nothing is taken in.
         """
-        rows = torch.as_tensor(indices, device=self.device).long()
-        outputs = logits.detach().to(self.device).float()
-        given = torch.as_tensor(labels, device=self.device).long()
-        if outputs.ndim != 2 or not len(rows) == len(outputs) == len(given):
-            raise DatadietError(
-                f"{len(rows)} indices, logits of shape {tuple(outputs.shape)} and {len(given)} labels",
-                where="Watch.update",
-                fix="one row of logits, one index and one label an example",
-            )
-        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.n:
-            raise DatadietError(
-                f"indices from {int(rows.min())} to {int(rows.max())}",
-                where="Watch.update",
-                fix=f"they run from 0 to {self.n - 1}",
-            )
-        if len(torch.unique(rows)) != len(rows):
-            raise DatadietError("an example comes twice in one batch", where="Watch.update", fix="update once for each")
+        rows = _whole(indices, "indices", "give whole numbers; a mask becomes them by nonzero()", self.device)
+        outputs = _tensor(logits, "logits").detach().to(self.device).float()
+        given = _whole(labels, "labels", "give class indices; mixed labels cannot be watched", self.device)
+        self._check(rows, outputs, given)
         self._labels[rows] = given
         for accumulator in self._followed.values():
             accumulator.update(rows, outputs, given)
+
+    def _check(self, rows: torch.Tensor, outputs: torch.Tensor, given: torch.Tensor) -> None:
+        """Raise unless this is a batch of these examples."""
+        if (rows.ndim, outputs.ndim, given.ndim) != (1, 2, 1) or not len(rows) == len(outputs) == len(given):
+            raise DatadietError(
+                f"indices of shape {tuple(rows.shape)}, logits of shape {tuple(outputs.shape)} and labels of shape "
+                f"{tuple(given.shape)}",
+                where="Watch.update",
+                fix="one row of logits, one index and one label (not one-hot) an example",
+            )
+        classes = outputs.shape[1]
+        if classes < 2:
+            raise DatadietError(
+                f"{classes} column{'s' * (classes != 1)} of logits",
+                where="Watch.update",
+                fix="give one for each class; of two classes, torch.stack([-z / 2, z / 2], 1) of the one logit z",
+            )
+        if not len(rows):
+            return
+        # All four at once: where the counts are kept on an accelerator, each look at a value waits for it.
+        low, high, least, most = torch.stack((rows.min(), rows.max(), given.min(), given.max())).tolist()
+        if not 0 <= low <= high < self.n:
+            raise DatadietError(
+                f"indices from {low} to {high}", where="Watch.update", fix=f"they run from 0 to {self.n - 1}"
+            )
+        if not 0 <= least <= most < classes:
+            raise DatadietError(
+                f"labels from {least} to {most} for {classes} columns of logits",
+                where="Watch.update",
+                fix=f"they run from 0 to {classes - 1}; leave out examples without a label",
+            )
+        if len(torch.unique(rows)) != len(rows):
+            raise DatadietError("an example comes twice in one batch", where="Watch.update", fix="update once for each")
 
     def end_epoch(self) -> None:
         """Note the scores as they are now, as those of one more epoch."""
@@ -86,21 +108,66 @@ class Watch:
         return out
 
     def table(self, fingerprint: str = "") -> ScoreTable:
-        """A one-run ScoreTable with an entry for each finished epoch ("1ep", "2ep", …), or of the moment before any."""
-        history = self._history or {(name, 0): values for name, values in self.result().items()}
+        """A one-run ScoreTable with an entry for each finished epoch ("1ep", "2ep", …).
+
+        Where none has ended yet, since the beginning or since `load`, the one entry is of now.
+        """
+        history = self._history or {(name, self.epochs): values for name, values in self.result().items()}
         shards = {key: [lambda values=values: values] for key, values in history.items()}
         return ScoreTable(shards, self._labels.cpu().numpy(), fingerprint, steps_per_epoch=1)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint of the loop must hold for the watch to go on; finished epochs' notes are not in it."""
+        """What a checkpoint of the loop must hold for the watch to go on, as copies.
+
+        The notes of finished epochs are not in it.
+        """
+        return {key: value.clone() for key, value in self._state().items()}
+
+    def _state(self) -> dict[str, torch.Tensor]:
         out: dict[str, torch.Tensor] = {}
         for name, followed in self._followed.items():
             out.update({f"{name}/{key}": value for key, value in followed.state().items()})
         return {**out, "labels": self._labels, "epochs": torch.tensor(self.epochs)}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from `state()`."""
+        """Go on from `state()`, of a watch of as many examples and the same scores; notes taken so far are dropped."""
+        mine = self._state()
+        if state.keys() != mine.keys():
+            found = {key.split("/")[0] for key in state if "/" in key}
+            raise DatadietError(
+                f"the state follows {', '.join(sorted(found)) or 'no score'}, this watch {', '.join(self._followed)}"
+                if found != set(self._followed)
+                else f"the state has other parts: {', '.join(sorted(state.keys() ^ mine.keys()))}",
+                where="Watch.load",
+                fix="load into a watch of the same scores",
+            )
+        for key, value in mine.items():
+            if state[key].shape != value.shape:
+                raise DatadietError(
+                    f"{key} has shape {tuple(state[key].shape)} in the state, {tuple(value.shape)} here",
+                    where="Watch.load",
+                    fix=f"this watch is of {self.n} examples; load into one of as many as the state is of",
+                )
         for name, followed in self._followed.items():
             followed.load({key[len(name) + 1 :]: v for key, v in state.items() if key.startswith(f"{name}/")})
         self._labels.copy_(state["labels"])
         self.epochs = int(state["epochs"])
+        self._history = {}
+
+
+def _tensor(values: Any, what: str) -> torch.Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise DatadietError(
+            f"{what} are {type(values).__name__}, not numbers", where="Watch.update", fix="give a tensor or an array"
+        ) from None
+
+
+def _whole(values: Any, what: str, fix: str, device: torch.device) -> torch.Tensor:
+    found = _tensor(values, what)
+    if found.numel() and (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool):
+        raise DatadietError(
+            f"{what} are of type {str(found.dtype).removeprefix('torch.')}", where="Watch.update", fix=fix
+        )
+    return found.to(device).long()

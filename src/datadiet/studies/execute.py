@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,10 @@ def plan(
             able = ", ".join(other for other, one in STUDIES.items() if flag in one.takes)
             raise DatadietError(f"{name} does not look at it", where=f"--{flag}", fix=f"leave it out, or ask {able}")
     size = SCALES.get(scale, where="--scale")
-    size = replace(size, runs=runs or size.runs, score_runs=score_runs or size.score_runs)
+    for count, flag in ((runs, "--runs"), (score_runs, "--score-runs")):
+        if count is not None and (not isinstance(count, Integral) or isinstance(count, bool) or count < 1):
+            raise DatadietError(f"{count!r} runs", where=flag, fix="give a whole number from 1 on")
+    size = replace(size, runs=int(runs or size.runs), score_runs=int(score_runs or size.score_runs))
     seed = check_seed(seed)
     for score in scores:
         SCORES.get(score, where="--score")
@@ -214,6 +218,8 @@ def run_all(
             except DatadietError as error:
                 failed[name] = error
                 log.warning("%s failed: %s", name, error)
+            except Exception as error:  # a mistake in one study must not cost the others
+                failed[name] = _unexpected(name, error)
     return results, failed, page(results, failed, Path(out) / "studies")
 
 
@@ -226,7 +232,17 @@ def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, St
             planned[name] = plan(name, **{key: given for key, given in options.items() if key not in left_out})
         except DatadietError as error:
             planned[name] = error
+        except Exception as error:
+            planned[name] = _unexpected(name, error)
     return planned
+
+
+def _unexpected(name: str, error: Exception) -> DatadietError:
+    """What no study should raise, logged with where it came from, as what it failed of."""
+    log.exception("%s failed unexpectedly", name)
+    return DatadietError(
+        f"{type(error).__name__}: {' '.join(str(error).split())}", fix="a mistake in the study; the log says where"
+    )
 
 
 def _unique(stages: Sequence[tuple[str, Plan]]) -> set[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import ComparePlan, Comparison, execute_compare, plan_compare, results
+from datadiet.flows.compare import ComparePlan, Comparison, execute_compare, percent, plan_compare, results
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Plan, Setup
 from datadiet.flows.rehearsal import all_done, made_up_comparison, rehearsed_scores
@@ -23,6 +23,7 @@ from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
 from datadiet.scores import ScoreTable
 from datadiet.seeds import stream
+from datadiet.selection.counts import count as count_of
 from datadiet.steps import Step, describe
 from datadiet.store.files import writable_folder
 from datadiet.studies.scales import Scale
@@ -234,6 +235,28 @@ class StudyJob:
                 where=self.data.name,
                 fix="use a larger dataset",
             )
+
+    def need_epoch(self, what: str) -> None:
+        """Refuse a recipe whose runs end before the first epoch does."""
+        if self.horizon < self.steps_per_epoch:
+            raise DatadietError(
+                f"{what} needs an epoch of {self.steps_per_epoch:,} steps, runs have {self.horizon:,}",
+                where=self.data.name,
+                fix="take a longer recipe",
+            )
+
+    def need_keeps(self, keeps: Sequence[float]) -> None:
+        """Refuse a dataset that is so small that two kept parts are the same number of examples."""
+        found: dict[int, float] = {}
+        for keep in keeps:
+            size = count_of(keep, len(self.data))
+            if size in found:
+                raise DatadietError(
+                    f"{percent(found[size])} and {percent(keep)} of {len(self.data):,} examples are both {size:,}",
+                    where=self.data.name,
+                    fix="use a larger dataset",
+                )
+            found[size] = keep
 
 
 def _stopped(plan: ComparePlan, until: int) -> ComparePlan:

@@ -36,6 +36,7 @@ def epochs_of(job: StudyJob) -> list[int]:
 
 def measure(job: StudyJob) -> Numbers:
     size = size_of(job)
+    job.need_epoch("the kernel velocity of an epoch")
     job.need(GROUPS * size, f"{GROUPS} groups of {size} examples")
     numbers: Numbers = []
     for kind, data in (("clean", job.data), ("noisy", job.noisy)):

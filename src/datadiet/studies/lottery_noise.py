@@ -35,7 +35,7 @@ def clean_and_noises(job: StudyJob) -> tuple[Dataset, tuple[str, ...], int]:
             fix="give clean labels",
         )  # fmt: skip
     clean = replace(data, train=replace(data.train, labels=data.original_labels), noise=None)
-    return clean, (f"{data.noise.kind}:{data.noise.fraction!r}",), data.noise.seed
+    return clean, (f"{data.noise.kind}:{float(data.noise.fraction)!r}",), data.noise.seed
 
 
 def measure(job: StudyJob) -> Numbers:

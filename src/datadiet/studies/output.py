@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,11 +47,16 @@ def write(study: Study, job: StudyJob, findings: Findings, folder: Path, seconds
     about = {"study": study.name, "fingerprint": job.data.fingerprint, "scale": job.scale.name, "seed": job.seed}
     files = [write_numbers(findings.numbers, folder / "numbers.parquet", about)]
     for name, figure in findings.figures.items():
-        files += save(figure, folder / name)
+        files += save(figure, folder / file_name(name))
     verdicts = [one.to_json() for one in findings.verdicts]
     write_json(folder / "verdicts.json", {"what": "verdicts", **about, "verdicts": verdicts}, schema=SCHEMA)
     write_json(folder / "study.json", _record(study, job, seconds, runs), schema=SCHEMA)
     return (*files, folder / "verdicts.json", folder / "study.json")
+
+
+def file_name(name: str) -> str:
+    """The name of a figure as that of a file in its folder; a network of one's own is named by its path."""
+    return re.sub(r'[\s/\\:*?"<>|-]+', "-", name)
 
 
 def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ CCS = "ccs"
 
 
 def measure(job: StudyJob) -> Numbers:
+    job.need_keeps(job.scale.keeps)
     at = {"el2n": job.curve_step, "grand": 0, "forgetting": job.horizon}
     for name in job.scores:
         at.setdefault(name, job.curve_step)

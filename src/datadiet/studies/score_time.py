@@ -21,6 +21,7 @@ CONTROL = "grand_calibrated"  # of GraNd at initialisation, where batch norm in 
 
 
 def measure(job: StudyJob) -> Numbers:
+    job.need_epoch("forgetting")
     keep = KEEPS.get(job.data.name, 0.5)
     names = list(dict.fromkeys([*SCORED, *job.scores]))
     marks = sorted({*job.marks, job.early_step})

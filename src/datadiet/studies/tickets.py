@@ -207,10 +207,10 @@ def left(numbers: Numbers, level: int) -> float:
 
 
 def by_sparsity(numbers: Numbers, **where: Any) -> dict[float, list[float]]:
-    """{all weights / weights left: accuracies (replicates,)}, a curve over the levels."""
+    """{all weights / weights left: accuracies (replicates,)}, a curve over the levels that have any left."""
     out: dict[float, list[float]] = {}
     for row in sorted(numbers, key=lambda row: (row["level"], row["run"])):
-        if all(row.get(key) == value for key, value in where.items()):
+        if row["density"] and all(row.get(key) == value for key, value in where.items()):
             out.setdefault(1 / row["density"], []).append(row["accuracy"])
     return out
 

@@ -44,6 +44,7 @@ def others(job: StudyJob) -> dict[str, Recipe]:
 def measure(job: StudyJob) -> Numbers:
     own, epochs = job.recipe, Step.parse(job.early)
     keeps = [keep for keep in job.scale.keeps if keep >= 0.2] if job.scale.name == "paper" else [0.5]
+    job.need_keeps(keeps)
     recipes = {own.model: own, **others(job)}
     tables: dict[str, ScoreTable] = {}
     for name, recipe in recipes.items():

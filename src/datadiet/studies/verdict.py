@@ -11,6 +11,8 @@ import numpy as np
 
 Outcome = Literal["holds", "does not hold", "undecided"]
 LEVEL = 0.95
+TIE = 1e-9  # of the largest value: what is nearer than that to the margin differs from it by rounding
+ROUNDING = 1e-12  # what is less is 0 but for rounding
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Verdict:
 
 def _said(value: float) -> str:
     """Three digits with a sign; what is zero but for rounding as zero."""
-    return f"{0.0 if abs(value) < 1e-12 else value:+.3g}"
+    return f"{0.0 if abs(value) < ROUNDING else value:+.3g}"
 
 
 def verdict(
@@ -81,8 +83,9 @@ def verdict(
     """Judge the claim that the mean of `first`, less that of `second`, exceeds `margin`.
 
     The 95 % interval lies above the margin: the claim holds; below: it does not; across, or fewer than two runs, or a
-    run without a finite value: undecided. The interval is Student's t of the differences where runs are paired, and
-    Welch's where they are not. Values that are all the same have an interval of no width.
+    run without a finite value, or an end that lies at the margin but for rounding: undecided. The interval is Student's
+    t of the differences where runs are paired, and Welch's where they are not. Values that are all the same have an
+    interval of no width.
 
     Args:
         first, second: (runs,) values; without `second`, `first` are differences, or values compared with the margin.
@@ -93,6 +96,8 @@ def verdict(
     b = None if second is None else np.atleast_1d(np.asarray(second, np.float64)).ravel()
     if b is not None and paired and len(a) != len(b):
         raise ValueError(f"{claim}: {len(a)} runs cannot be paired with {len(b)}")
+    largest = max([abs(margin), *np.abs(a), *(() if b is None else np.abs(b))])
+    tie = max(TIE * largest, ROUNDING)
     if b is not None and paired:
         a, b = a - b, None
     finite = np.isfinite(a).all() and (b is None or np.isfinite(b).all())
@@ -113,7 +118,7 @@ def verdict(
         return result("undecided", mean, nan, nan, "one run says nothing about its spread")
     half = _half_width(a) if b is None else _half_width_welch(a, b)
     low, high = mean - half, mean + half
-    outcome: Outcome = "holds" if low > margin else "does not hold" if high < margin else "undecided"
+    outcome: Outcome = "holds" if low - margin > tie else "does not hold" if margin - high > tie else "undecided"
     return result(outcome, mean, low, high)
 
 

@@ -107,7 +107,8 @@ class Mask:
 
         def only_what_is_left(*_: Any) -> None:
             there = [(weight.grad, factor) for weight, factor in kept if weight.grad is not None]
-            torch._foreach_mul_([grad for grad, _ in there], [factor for _, factor in there])
+            if there:  # weights may be frozen
+                torch._foreach_mul_([grad for grad, _ in there], [factor for _, factor in there])
 
         optimizer.register_step_pre_hook(only_what_is_left)
 
