@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import datadiet as dd
 from datadiet.errors import DatadietError
-from datadiet.scores import Forgetting
+from datadiet.scores import Forgetting, Watch
 
 
 def _epochs(n=20, classes=3, epochs=4, seed=0):
@@ -65,7 +67,6 @@ def test_what_needs_a_gradient_is_not_held_and_arrays_are_taken_too():
     ("indices", "rows", "labels", "words"),
     [
         ([0, 5], 2, [0, 1], "from 0 to 5"),
-        ([0, 0], 2, [0, 1], "twice"),
         ([0, 1], 3, [0, 1], "one row of logits"),
         ([0, 1], 2, [0], "one row of logits"),
     ],
@@ -115,6 +116,26 @@ def test_logits_may_be_arrays_and_a_batch_may_be_empty():
     other.update(FITS[0], torch.tensor(FITS[1]), FITS[2])
     for name, values in other.result().items():
         np.testing.assert_array_equal(values, watch.result()[name])
+
+
+@given(st.integers(1, 6), st.integers(0, 20), st.integers(0, 99))
+def test_an_example_that_stands_in_a_batch_several_times_is_visited_that_often(n, size, seed):
+    """As a sampler with replacement gives them: the same as one after another."""
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.randint(n, (size,), generator=rng)
+    logits, labels = torch.randn(size, 3, generator=rng), torch.randint(3, (size,), generator=rng)
+    at_once, one_by_one = Watch(n), Watch(n)
+    at_once.update(rows, logits, labels)
+    for i in range(size):
+        one_by_one.update(rows[i : i + 1], logits[i : i + 1], labels[i : i + 1])
+    for name, values in one_by_one.result().items():
+        assert np.allclose(at_once.result()[name], values, equal_nan=True), name
+
+
+def test_the_size_is_a_whole_number_and_one_score_may_be_named():
+    with pytest.raises(DatadietError, match=r"Watch: 6\.0 examples"):
+        Watch(6.0)
+    assert set(Watch(np.int64(6), "forgetting").result()) == {"forgetting", "never_learned"}
 
 
 def test_a_state_stays_as_it_was_taken():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,15 @@ class Watch:
 
     def __init__(self, n: int, scores: Sequence[str] | None = None, device: torch.device | str = "cpu") -> None:
         names = [name for name, entry in SCORES.items() if entry.needs == "trajectory"]
+        scores = [scores] if isinstance(scores, str) else scores
         for name in scores or ():
             if SCORES.get(name).needs != "trajectory":
                 raise DatadietError(
                     f"{name} is no score of a trajectory", where="Watch", fix=f"one of {', '.join(names)}"
                 )
-        if n < 1:
-            raise DatadietError(f"{n} examples", where="Watch", fix="give the size of the training set")
+        if not isinstance(n, (int, Integral)) or n < 1:
+            raise DatadietError(f"{n!r} examples", where="Watch", fix="give the size of the training set")
+        n = int(n)
         self.n, self.device, self.epochs = n, torch.device(device), 0
         self._followed = {name: SCORES.get(name).compute(n, self.device) for name in scores or names}
         self._labels = torch.full((n,), -1, dtype=torch.int64, device=self.device)
@@ -47,7 +50,7 @@ class Watch:
         """Take in one batch, as the network saw it.
 
         Args:
-            indices: (B,) which examples these are, each once.
+            indices: (B,) which examples these are; one that stands there several times is visited that often.
             logits: (B, C), before the weights move; detached and widened to float32 here.
             labels: (B,) class indices, from 0 to C − 1.
 
@@ -58,8 +61,9 @@ class Watch:
         given = _whole(labels, "labels", "give class indices; mixed labels cannot be watched", self.device)
         self._check(rows, outputs, given)
         self._labels[rows] = given
-        for accumulator in self._followed.values():
-            accumulator.update(rows, outputs, given)
+        for turn in _turns(rows):
+            for accumulator in self._followed.values():
+                accumulator.update(rows[turn], outputs[turn], given[turn])
 
     def _check(self, rows: torch.Tensor, outputs: torch.Tensor, given: torch.Tensor) -> None:
         """Raise unless this is a batch of these examples."""
@@ -91,8 +95,6 @@ class Watch:
                 where="Watch.update",
                 fix=f"they run from 0 to {classes - 1}; leave out examples without a label",
             )
-        if len(torch.unique(rows)) != len(rows):
-            raise DatadietError("an example comes twice in one batch", where="Watch.update", fix="update once for each")
 
     def end_epoch(self) -> None:
         """Note the scores as they are now, as those of one more epoch."""
@@ -153,6 +155,19 @@ class Watch:
         self._labels.copy_(state["labels"])
         self.epochs = int(state["epochs"])
         self._history = {}
+
+
+def _turns(rows: torch.Tensor) -> list[Any]:
+    """Places in a batch, such that no example stands twice in one turn and its visits keep their order."""
+    order = rows.argsort(stable=True)
+    ordered, places = rows[order], torch.arange(len(rows), device=rows.device)
+    new = torch.ones_like(places, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    if bool(new.all()):
+        return [slice(None)]
+    visit = torch.empty_like(places)
+    visit[order] = places - (places * new).cummax(0).values
+    return [(visit == turn).nonzero()[:, 0] for turn in range(int(visit.max()) + 1)]
 
 
 def _tensor(values: Any, what: str) -> torch.Tensor:
