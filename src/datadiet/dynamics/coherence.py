@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from datadiet.errors import DatadietError
+from datadiet.gradients.capture import ordinary
 from datadiet.numerics import exact
 from datadiet.task import Task, classification
 from datadiet.training.loop import Moment, Observer
@@ -76,10 +78,10 @@ def batch_gradients(
             model.train(training)
             with torch.enable_grad():
                 for inputs, labels in batches:
-                    given = _ordinary(inputs)
+                    given = tree_map(ordinary, inputs)
                     logits = model(**given) if isinstance(given, dict) else model(given)
                     wide = logits.float() if logits.dtype.itemsize < 4 else logits
-                    loss = task.loss(wide, _ordinary(labels)).mean()
+                    loss = task.loss(wide, tree_map(ordinary, labels)).mean()
                     if not loss.requires_grad:
                         raise DatadietError(
                             "the loss depends on no trainable weight", where="model", fix="set requires_grad"
@@ -98,13 +100,6 @@ def batch_gradients(
     if not rows:
         raise DatadietError("no batch to take a gradient of", where="batches", fix="give at least one")
     return torch.stack(rows)
-
-
-def _ordinary(value: Any) -> Any:
-    """A batch's tensors as ones that can be saved for backward, which those made under inference_mode cannot."""
-    if isinstance(value, dict):
-        return {name: _ordinary(one) for name, one in value.items()}
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _flat(gradient: Tensor | None, weight: Tensor) -> Tensor:

@@ -98,6 +98,13 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
                     buffer.copy_(before)
 
 
+def ordinary(t: Any) -> Any:
+    """A tensor as one that can be saved for backward, which those made under inference_mode cannot."""
+    if not isinstance(t, Tensor):
+        return t
+    return t.clone() if t.is_inference() else t.detach()
+
+
 def ruled_modules(walk: Walk, targets: dict[int, str]) -> list[Ruled]:
     """The modules whose parameters of interest a rule covers completely.
 

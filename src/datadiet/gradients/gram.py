@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from datadiet.errors import DatadietError
-from datadiet.gradients.capture import borrowed, ruled_modules, trainable
+from datadiet.gradients.capture import borrowed, ordinary, ruled_modules, trainable
 from datadiet.gradients.engine import upcast
 from datadiet.gradients.fallback import Weights, model_gradients, refuse_dropout, swapped
 from datadiet.gradients.gram_matrix import Gram
 from datadiet.gradients.gram_pass import gram_pass
 from datadiet.gradients.losses import logits_of
-from datadiet.gradients.norms import _ordinary, _plain, _rows, _unwrapped
+from datadiet.gradients.norms import _plain, _rows, _unwrapped
 from datadiet.gradients.planned import plan_for
 from datadiet.machine import free_memory
 from datadiet.numerics import exact
@@ -71,7 +71,7 @@ def ntk(
         return _logits(model(*given) if isinstance(given, (tuple, list)) else model(given))
 
     with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
-        inputs = tree_map(_ordinary, inputs)
+        inputs = tree_map(ordinary, inputs)
         ruled = ruled_modules(walk, targets)
         plan = plan_for(model, call, lambda pick: _rows(inputs, pick), count, targets, walk, ruled, forward)
         logits = _width(model, call, _rows(inputs, torch.arange(2) % count))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.gradients.capture import Walk, borrowed, ruled_modules, trainable
+from datadiet.gradients.capture import Walk, borrowed, ordinary, ruled_modules, trainable
 from datadiet.gradients.engine import run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
@@ -121,7 +121,7 @@ class _Job:
         self, inputs: Any, labels: Any, named: dict[str, nn.Parameter], walk: Walk
     ) -> dict[int, Tensor]:  # fmt: skip
         """Squared norms by parameter id, (B,) each."""
-        inputs, labels = tree_map(_ordinary, (inputs, labels))
+        inputs, labels = tree_map(ordinary, (inputs, labels))
         tensors, spec = tree_flatten((inputs, labels))
         lead = next(t for t in tensors if isinstance(t, Tensor))
         count, targets = len(lead), {id(p): name for name, p in named.items()}
@@ -160,7 +160,7 @@ class _Job:
         mixed = torch.is_autocast_enabled(lead.device.type) or lead.dtype in (torch.float16, torch.bfloat16)
         share = 5e-2 if mixed else 1e-7 if lead.dtype == torch.float64 else 1e-3
         for i in sorted({0, count // 2, count - 1}):
-            some_inputs, some_labels = tree_map(_ordinary, _rows((inputs, labels), slice(i, i + 1)))
+            some_inputs, some_labels = tree_map(ordinary, _rows((inputs, labels), slice(i, i + 1)))
             with swapped(self.model, leaves):
                 total = self.total(some_inputs, some_labels, 1)
             grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
@@ -205,13 +205,6 @@ def _rows(tree: Any, part: slice | Tensor) -> Any:
         return t[part.to(t.device) if isinstance(part, Tensor) else part]
 
     return tree_map(taken, tree)
-
-
-def _ordinary(t: Any) -> Any:
-    # Tensors made under inference_mode cannot be saved for backward.
-    if not isinstance(t, Tensor):
-        return t
-    return t.clone() if t.is_inference() else t.detach()
 
 
 def _of_last_layer(model: nn.Module, named: dict[str, nn.Parameter], which: bool | str) -> dict[str, nn.Parameter]:
