@@ -104,6 +104,37 @@ def test_buffers_that_the_forward_replaces_are_put_back() -> None:
     assert net.calls == 0
 
 
+class Caching(nn.Module):
+    """Counts its calls in place, seen through an expanded buffer too; has an expanded constant, and fills a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+        self.register_buffer("scale", torch.tensor(2.0).expand(5), persistent=False)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", self.calls.expand(2, 5), persistent=False)
+        self.register_buffer("unknown", torch.tensor(math.nan).expand(5), persistent=False)
+        self.register_buffer("grid", None, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.grid = torch.ones(5) if self.grid is None else self.grid
+        return self.layer(x * self.scale + self.grid + 0 * self.seen[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_expanded_buffers_and_caches_are_put_back(training: bool) -> None:
+    torch.manual_seed(0)
+    net = Caching()
+    before, (x, y) = dict(net._buffers), (torch.randn(4, 5), torch.randint(0, 3, (4,)))
+    found = batch_gradients(net, [(x, y)], training=training)
+    assert list(net._buffers) == list(before)
+    assert all(net._buffers[name] is value for name, value in before.items())
+    assert not net.seen.any()
+    F.cross_entropy(net.layer(2 * x + 1), y).backward()
+    assert torch.allclose(found[0], torch.cat([p.grad.reshape(-1) for p in net.parameters()]), atol=1e-6)
+
+
 def test_a_frozen_network_is_refused_and_left_as_it_was() -> None:
     net = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6)).requires_grad_(False).eval()
     batch = (torch.randn(4, 5), torch.zeros(4, dtype=torch.int64))

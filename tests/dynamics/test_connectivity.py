@@ -190,6 +190,48 @@ def test_buffers_that_a_state_dict_leaves_out_are_interpolated_as_others() -> No
     assert np.array_equal(paths[0].loss, paths[1].loss)
 
 
+class Caching(nn.Module):
+    """Makes positions on the first use: in an empty buffer, in one that is None, or in one that it registers then."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.linear = kind, nn.Linear(6, 3)
+        self.register_buffer("scale", torch.tensor(2.0).expand(6), persistent=False)
+        if kind != "registered later":
+            self.register_buffer("grid", torch.zeros(0) if kind == "empty" else None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if getattr(self, "grid", None) is None or not len(self.grid):
+            self.register_buffer("grid", torch.arange(6.0), persistent=False)
+        return self.linear(self.scale * x + self.grid)
+
+
+@pytest.mark.parametrize("used", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("kind", ["empty", "none", "registered later"])
+def test_caches_that_one_network_has_filled_are_no_difference(kind: str, used: tuple[int, ...]) -> None:
+    torch.manual_seed(5)
+    (x, y), nets = rows(6), [Caching(kind), Caching(kind)]
+    for i in used:
+        nets[i](x)
+    before = [dict(net._buffers) for net in nets]
+    path = linear_path(*nets, x, y, [0.25, 0.5])
+    assert [list(net._buffers) for net in nets] == [list(held) for held in before]
+    for alpha, loss in zip(path.alphas, path.loss, strict=True):
+        ends = [(alpha, nets[0].linear), (1 - alpha, nets[1].linear)]
+        weight, bias = (sum(share * getattr(net, n) for share, net in ends) for n in ("weight", "bias"))
+        logits = (2 * x + torch.arange(6.0)) @ weight.T + bias
+        assert np.allclose(loss, nn.functional.cross_entropy(logits, y, reduction="none").detach(), atol=1e-5)
+
+
+def test_networks_that_differ_in_what_is_saved_are_refused_whichever_has_more() -> None:
+    x, y = rows(6)
+    more, less = Shifted(0.0), nn.Sequential()
+    less.linear = nn.Linear(6, 3)
+    for nets in ((more, less), (less, more)):
+        with pytest.raises(DatadietError, match="two different networks: they differ in shift"):
+            linear_path(*nets, x, y)
+
+
 def test_complex_weights_are_interpolated() -> None:
     a, b = ({"w": torch.tensor(value)} for value in (2 + 4j, 4 - 4j))
     assert complex(interpolated(a, b, 0.25)["w"]) == 3.5 - 2j

@@ -317,6 +317,34 @@ def test_buffers_that_the_forward_replaces_are_put_back() -> None:
     assert not before.item()
 
 
+class Caching(nn.Module):
+    """Counts its calls in place, seen through an expanded buffer too; fills one cache and makes itself another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, CLASSES)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", self.calls.expand(2, 4), persistent=False)
+        self.register_buffer("grid", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.grid is None:
+            self.grid = torch.ones(4)
+            self.register_buffer("late", torch.ones(4), persistent=False)
+        return self.head(x + self.grid + self.late + 0 * self.seen[0])
+
+
+def test_caches_are_put_back_and_shared_memory_is_written_once() -> None:
+    model = Caching()
+    before = dict(model._buffers)
+    grand(model, torch.randn(4, 4), torch.zeros(4, dtype=torch.long))
+    ntk(model, torch.randn(4, 4))
+    assert list(model._buffers) == list(before)
+    assert all(model._buffers[name] is buffer for name, buffer in before.items())
+    assert not model.seen.any()
+
+
 def test_a_plain_loader_leaves_the_random_stream() -> None:
     model, inputs, labels = case(Hooked)
     before = torch.get_rng_state()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from datadiet.errors import DatadietError
-from datadiet.gradients.capture import ordinary
+from datadiet.gradients.capture import hold_again, ordinary, put_back
 from datadiet.numerics import exact
 from datadiet.task import Task, classification
 from datadiet.training.loop import Moment, Observer
@@ -70,7 +70,7 @@ def batch_gradients(
     if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):
         raise DatadietError("it was made under torch.inference_mode()", where="model", fix="make it outside")
     modes = [(m, m.training) for m in model.modules()]
-    named = [(m, dict(m._buffers)) for m in model.modules()]
+    held = [(m._buffers, dict(m._buffers)) for m in model.modules()]
     rows = []
     with exact(), torch.inference_mode(False):
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
@@ -91,12 +91,9 @@ def batch_gradients(
         finally:
             for module, mode in modes:
                 module.training = mode
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
-            for module, held in named:  # a forward may have put others in their place
-                module._buffers.clear()
-                module._buffers.update(held)
+            hold_again(held)
+            for buffer, value in buffers:
+                put_back(buffer, value)
     if not rows:
         raise DatadietError("no batch to take a gradient of", where="batches", fix="give at least one")
     return torch.stack(rows)

@@ -110,13 +110,18 @@ def _between(a: Any, b: Any, alpha: float) -> Any:
 
 def check_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Refuse the states of two different networks."""
-    shapes = [{n: tuple(getattr(t, "shape", ())) for n, t in state.items()} for state in (first, second)]
-    if shapes[0] != shapes[1]:
-        names = [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
+    names = _differing(first, second)
+    if names:
         raise DatadietError(
             f"two different networks: they differ in {', '.join(names[:3])}{' …' if len(names) > 3 else ''}",
             where="connectivity", fix="interpolate networks of one architecture",
         )  # fmt: skip
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Names that only one of two states has, or each in a shape of its own."""
+    shapes = [{n: tuple(getattr(t, "shape", ())) for n, t in state.items()} for state in (first, second)]
+    return [n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n)]
 
 
 def linear_path(
@@ -143,6 +148,7 @@ def linear_path(
     points = check_alphas(alphas)
     if not labels.is_floating_point() and labels.dtype != torch.bool:
         labels = labels.long()
+    check_alike(first.state_dict(), second.state_dict())
     model = _copied(first)
     ends = whole_state(first), whole_state(second)
 
@@ -178,6 +184,8 @@ def along(
         logits: runs `model` over the examples.
         training: batches on which statistics between the ends are estimated; None: they are interpolated.
     """
+    caches = _caches(model, first, second)
+    first, second = ({name: t for name, t in state.items() if name not in caches} for state in (first, second))
     for alpha in alphas:
         load_whole(model, interpolated(first, second, alpha))
         if training is not None and 0 < alpha < 1:
@@ -191,6 +199,14 @@ def along(
                 fix="look at what the networks at its ends give; a lower learning rate or a warm-up may help",
             )
         yield loss.cpu().numpy().astype(np.float32), ~correct.cpu().numpy()
+
+
+def _caches(model: nn.Module, first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
+    """Buffers of no state dict that one network has filled and the other has not, or has in another size.
+
+    No line leads from one to the other; `model` keeps what it has, and fills them anew as it needs them.
+    """
+    return set(_differing(first, second)) - model.state_dict().keys()
 
 
 @contextmanager

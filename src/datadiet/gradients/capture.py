@@ -65,8 +65,9 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
     modules = [module for _, module in walk]
     modes = [(m, m.training) for m in modules if m.training]
     flags = [p for m in modules for p in m._parameters.values() if p is not None and p.requires_grad]
-    buffers = [(m._buffers, name, b) for m in modules for name, b in m._buffers.items() if b is not None]
-    kept = [(b, b.detach().clone()) for _, _, b in buffers if not b.is_inference()]  # those are never written to
+    held = [(m._buffers, dict(m._buffers)) for m in modules]
+    buffers = [b for _, before in held for b in before.values() if b is not None]
+    kept = [(b, b.detach().clone()) for b in buffers if not b.is_inference()]  # those are never written to
     for module in modules:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             kept.append((module.weight, module.weight.detach().clone()))  # its forward rescales rows in place
@@ -90,12 +91,29 @@ def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
             object.__setattr__(module, "training", mode)
         for parameter in flags:
             parameter.requires_grad_(True)
-        for place, name, buffer in buffers:
-            place[name] = buffer  # where the forward put another one there
-        with torch.no_grad():
-            for (buffer, before), version in zip(kept, versions, strict=True):
-                if buffer._version != version:
-                    buffer.copy_(before)
+        hold_again(held)
+        for (buffer, value), version in zip(kept, versions, strict=True):
+            if buffer._version != version:
+                put_back(buffer, value)
+
+
+def hold_again(held: Sequence[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]]) -> None:
+    """Modules' buffers as they were held, where a forward put others in their place."""
+    for now, before in held:
+        if isinstance(now, dict):  # a scripted module's is none, and holds what it held
+            now.clear()
+            now.update(before)
+
+
+@torch.no_grad()
+def put_back(buffer: Tensor, value: Tensor) -> None:
+    """The value that a buffer had, written only where it differs: elements of an expanded one lie in one place."""
+    if torch.equal(buffer, value):
+        return
+    for dim, stride in enumerate(buffer.stride()):
+        if stride == 0:
+            buffer, value = buffer.narrow(dim, 0, 1), value.narrow(dim, 0, 1)
+    buffer.copy_(value)
 
 
 def ordinary(t: Any) -> Any:

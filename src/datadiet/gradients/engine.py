@@ -25,7 +25,7 @@ from datadiet.gradients.fallback import (
     refuse_dropout,
     swapped,
 )
-from datadiet.gradients.noting import copied, place, recall_hooks, rooted
+from datadiet.gradients.noting import copied, place, recall_hooks, rooted, thawed
 from datadiet.gradients.plan import FIRST, Layout, Plan
 from datadiet.gradients.rules import Rule, gather, square_sum
 from datadiet.gradients.trial import handed_out
@@ -268,14 +268,18 @@ def run_pass(
     """Squared norms by parameter id, (B,) each; `forward` returns the summed loss."""
     anchor = torch.zeros((), device=device, dtype=dtype, requires_grad=True)
     state = Pass(plan, targets, parameters, count, memory, anchor)
-    if plan.by_rule or plan.local:
+    unmet = plan.unmet(parameters)
+    if plan.by_rule or plan.local or unmet:
         with watching(model, ruled, state.sink) as watch:
             handles = recall_hooks(model, plan, state, watch)
             try:
-                with handed_out(model, plan.copied, count, lambda t, where: copied(state, t, where)):
-                    total = forward()
-                if total.requires_grad:
-                    torch.autograd.grad(total, [anchor], allow_unused=True)
+                with thawed(unmet.values()):
+                    with handed_out(model, plan.copied, count, lambda t, where: copied(state, t, where)):
+                        total = forward()
+                    if total.requires_grad:
+                        _, *arrived = torch.autograd.grad(total, [anchor, *unmet.values()], allow_unused=True)
+                        plan.meet(dict(zip(unmet, arrived, strict=True)))
+                        del arrived
                 del total
                 watch.active = False
                 state.finish()

@@ -73,6 +73,13 @@ class Recall:
         self.versions = [leaf._version if isinstance(leaf, Tensor) else 0 for leaf in leaves]
         self.cotangents: list[Tensor | None] = [None] * len(outputs)
 
+    def fits(self, count: int) -> bool:
+        """Whether its inputs are of so many examples; an expert may be given fewer."""
+        if len(self.leaves) != len(self.dims):
+            return False
+        pairs = zip(self.leaves, self.dims, strict=True)
+        return all(dim is None or (isinstance(t, Tensor) and t.shape[dim : dim + 1] == (count,)) for t, dim in pairs)
+
     def check(self, where: str) -> None:
         for leaf, version in zip(self.leaves, self.versions, strict=True):
             if isinstance(leaf, Tensor) and leaf._version != version:

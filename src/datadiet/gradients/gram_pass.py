@@ -22,7 +22,7 @@ from datadiet.gradients.engine import upcast
 from datadiet.gradients.fallback import Recall, Weights, module_gradients, overwritten
 from datadiet.gradients.gram_cuts import merged, sections
 from datadiet.gradients.gram_matrix import Gram
-from datadiet.gradients.noting import copied, place, recall_hooks, rooted
+from datadiet.gradients.noting import copied, place, recall_hooks, rooted, thawed
 from datadiet.gradients.plan import Layout, Plan
 from datadiet.gradients.rules import Rule, pieces
 from datadiet.gradients.trial import handed_out
@@ -144,14 +144,21 @@ def gram_pass(
         forward: returns the logits, (B, C).
         anchor: a scalar that requires a gradient.
     """
-    if not plan.by_rule and not plan.local:
+    unmet = plan.unmet(parameters)
+    if not plan.by_rule and not plan.local and not unmet:
         return
     notes = Notes(plan, total.count, anchor)
     with watching(model, ruled, notes.sink) as watch:
         handles = recall_hooks(model, plan, notes, watch)
         try:
-            with handed_out(model, plan.copied, total.count, lambda t, where: copied(notes, t, where)):
-                logits = forward()
+            with thawed(unmet.values()):
+                with handed_out(model, plan.copied, total.count, lambda t, where: copied(notes, t, where)):
+                    logits = forward()
+                if unmet and logits.requires_grad:
+                    weights = list(unmet.values())
+                    arrived = torch.autograd.grad(logits.sum(), weights, retain_graph=True, allow_unused=True)
+                    plan.meet(dict(zip(unmet, arrived, strict=True)))
+                    del arrived
         finally:
             for handle in handles:
                 handle.remove()

@@ -19,7 +19,7 @@ from datadiet.gradients.capture import Walk, borrowed, ordinary, ruled_modules, 
 from datadiet.gradients.engine import run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
-from datadiet.gradients.planned import plan_for
+from datadiet.gradients.planned import guarded, plan_for
 from datadiet.numerics import exact
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,12 @@ class _Job:
             return logits_of(self.model(**inputs))
         return logits_of(self.model(*inputs) if isinstance(inputs, (tuple, list)) else self.model(inputs))
 
-    def total(self, inputs: Any, labels: Any, count: int, *, safe: bool = True) -> Tensor:
+    def total(
+        self, inputs: Any, labels: Any, count: int, *, safe: bool = True, mixed: set[int] | None = None
+    ) -> Tensor:  # fmt: skip
         outputs = self.call(inputs)
+        if mixed:
+            outputs = guarded(outputs, mixed)
         if isinstance(outputs, Tensor) and (outputs.dim() == 0 or outputs.shape[0] != count):
             raise DatadietError(
                 f"the model returns shape {tuple(outputs.shape)} for {count} examples", where="model",
@@ -133,7 +137,7 @@ class _Job:
         first = next(iter(named.values()))
         squared = run_pass(
             self.model, plan, targets, parameters, count, self.memory, ruled,
-            lambda: self.total(inputs, labels, count), first.device, first.dtype,
+            lambda: self.total(inputs, labels, count, mixed=plan.mixed), first.device, first.dtype,
         )  # fmt: skip
         places = [i for i, t in enumerate(tensors) if isinstance(t, Tensor)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +37,7 @@ class _Root(torch.autograd.Function):
 class Watcher(Protocol):
     """What takes note of the uses of one pass."""
 
+    count: int
     recalls: dict[str, list[Recall]]
 
     def rooted(self, output: Tensor) -> Tensor: ...
@@ -50,7 +53,6 @@ def place(plan: Plan, use: Use, count: int) -> tuple[Layout, Tensor, Tensor, Own
     """Where the examples are in a use, its input and output, and what of it the rule covers; None for nothing."""
     if not torch.is_grad_enabled():
         return None
-    plan.meet(id(p) for p, _ in use.owned.values())
     owned = {n: (p, part) for n, (p, part) in use.owned.items() if id(p) in plan.by_rule}
     if not owned:
         return None
@@ -64,6 +66,18 @@ def place(plan: Plan, use: Use, count: int) -> tuple[Layout, Tensor, Tensor, Own
     if not layout.fits(output.shape, count) or not (use.rule is COPIED or layout.fits(x.shape, count)):
         raise unplanned(use.key)
     return layout, x, output, owned
+
+
+@contextmanager
+def thawed(unmet: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Parameters that no trial met are not frozen in a pass: a gradient tells whether it meets them, by any way."""
+    for parameter in unmet:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in unmet:
+            parameter.requires_grad_(False)
 
 
 def rooted(output: Tensor, anchor: Tensor) -> Tensor:
@@ -94,7 +108,10 @@ def recall_hooks(model: nn.Module, plan: Plan, state: Watcher, watch: Watch) -> 
             turn = len(calls)
             if turn >= len(local.inputs):
                 raise unplanned(where)
-            calls.append(Recall(module, args, kwargs, local.inputs[turn], local.outputs[turn]))
+            call = Recall(module, args, kwargs, local.inputs[turn], local.outputs[turn])
+            if not call.fits(state.count):
+                raise unplanned(where)
+            calls.append(call)
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: Any = calls) -> Any:
             if not watch.active or not torch.is_grad_enabled():

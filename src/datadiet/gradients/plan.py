@@ -10,7 +10,7 @@ layer that owns it are seen on the way. The plan is kept with the model and cost
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,7 @@ class Plan:
         local: module -> its parameters that fall back on running it again.
         whole: ids of the parameters for which the whole model is run again.
         known: ids of all these; a use of another was not seen in the trials.
+        mixed: numbers of the model's outputs that are of the whole batch, where others are of one example.
     """
 
     layouts: dict[str, Layout | None]
@@ -79,16 +80,20 @@ class Plan:
     local: dict[str, Local]
     whole: list[int]
     known: set[int] = field(default_factory=set)
+    mixed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.known |= self.by_rule.union(self.whole, *(local.parameters for local in self.local.values()))
 
-    def meet(self, numbers: Iterable[int]) -> None:
-        """Parameters in use that the trials did not see: the examples of the trials did without them."""
-        for number in numbers:
-            if number not in self.known:
-                self.known.add(number)
-                self.whole.append(number)
+    def unmet(self, parameters: Mapping[int, nn.Parameter]) -> dict[int, nn.Parameter]:
+        """Those that the trials did not see in use; mostly none."""
+        return {number: p for number, p in parameters.items() if number not in self.known}
+
+    def meet(self, gradients: Mapping[int, Tensor | None]) -> None:
+        """Of the unmet, those that have a gradient: the examples of the trials did without them, these do not."""
+        found = [number for number, g in gradients.items() if g is not None]
+        self.known.update(found)
+        self.whole.extend(found)
 
     def give_up(self, number: int, places: Sequence[tuple[str, str]]) -> None:
         """Leave a parameter, which has these (module, name), to running the whole model."""
@@ -99,6 +104,7 @@ class Plan:
                 local.parameters.remove(number)
             if not local.parameters:
                 del self.local[where]
+        self.known.add(number)
         self.whole.append(number)
 
 
@@ -118,7 +124,7 @@ def _grown(a: Sequence[int], b: Sequence[int], counts: tuple[int, int]) -> tuple
     return at, fold
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape:
         return False
     if not a.is_floating_point():
@@ -148,7 +154,7 @@ def _settle(small: Use, large: Use, counts: tuple[int, int]) -> Layout | str | N
     for major in (True, False) if fold > 1 else (True,):
         layout = Layout(dim, fold, major)
         a, b = layout.examples(small.x, counts[0]), layout.examples(large.x, counts[1])
-        if _close(a, b[: counts[0]]):
+        if close(a, b[: counts[0]]):
             fits.append(layout)
     if not fits:
         where = small.key.split("/")[0] or "the model"
@@ -259,7 +265,7 @@ def _try_copies(
             log.debug("not expanded over the batch: %s", error)
             return False
         outputs = (_tensors(run_again.output), _tensors(plain.output))
-        return run_again.uses.keys() == plain.uses.keys() and all(_close(a, b) for a, b in zip(*outputs, strict=True))
+        return run_again.uses.keys() == plain.uses.keys() and all(close(a, b) for a, b in zip(*outputs, strict=True))
 
     if (not shared and not copies) or same(shared, copies):
         return shared, copies
