@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -188,11 +191,44 @@ def test_train_and_test_must_agree():
         from_arrays("a", (x, y), (np.zeros((2, 4), np.float32), y[:2]))
     with pytest.raises(DatadietError, match="test labels: label 7 in row 0 is out of range"):
         from_arrays("a", (x, y), (x[:1], [7]), classes=["p", "q"])
-    assert from_arrays("a", (x, y), (x[:1], [2])).classes == ("0", "1", "2")
+    assert from_arrays("a", (x, y), (x[:1], [2]), classes=["p", "q", "r"]).classes == ("p", "q", "r")
+    with pytest.raises(DatadietError, match="test labels: the label '2' in row 0 does not occur in training; classes"):
+        from_arrays("a", (x, y), (x[:1], [2]))
     with pytest.raises(DatadietError, match="5 ids for 6 examples"):
         from_arrays("a", (x, y), ids=list("abcde"))
     with pytest.raises(DatadietError, match=r"'ids'.*NaN or infinite"):
         from_arrays("a", ({"ids": np.full((6, 2), np.nan)}, y))
+
+
+def _derived(data, how):
+    return {
+        "noise": lambda: data.with_noise("permute", 0.5),
+        "validation": lambda: data.with_validation(0.5),
+        "a copy": lambda: copy.deepcopy(data),
+        "another process": lambda: pickle.loads(pickle.dumps(data)),
+        "itself": lambda: data,
+    }[how]()
+
+
+@pytest.mark.parametrize("how", ["itself", "noise", "validation", "a copy", "another process"])
+def test_what_the_fingerprint_stands_for_cannot_be_written_to(how):
+    for data in (images(), from_arrays("a", ({"ids": np.ones((12, 2)), "age": np.ones(12)}, np.arange(12) % 2))):
+        assert data.fingerprint
+        data = _derived(data, how)
+        for part in (data.train, data.validation):
+            for array in () if part is None else part.arrays().values():
+                with pytest.raises(ValueError, match="read-only"):
+                    array[0] = 0
+        if data.mean is not None:
+            with pytest.raises(ValueError, match="read-only"):
+                data.mean[0] = 0
+
+
+def test_arrays_that_are_made_into_examples_stay_writeable():
+    inputs, labels = np.zeros((4, 2), np.float32), np.arange(4)
+    examples = Examples(inputs, labels)
+    assert np.shares_memory(examples.inputs, inputs)
+    inputs[0], labels[0] = 1, 1
 
 
 def test_arrays_by_name_lead_back_to_the_examples():
@@ -223,6 +259,28 @@ def test_noise_changes_as_many_labels_as_its_definition_says():
         assert abs(share - 0.45) < 0.01
     seeds = [data.with_noise("permute", 0.1, seed=seed).chosen for seed in (0, 1)]
     assert 0 < (seeds[0] & seeds[1]).mean() < 0.02
+
+
+@pytest.mark.parametrize("change", ["with_noise", "with_validation"])
+def test_fractions_and_seeds_of_any_kind_of_number_are_the_same_and_fit_into_a_manifest(change):
+    def changed(fraction, seed):
+        kind = ("permute",) if change == "with_noise" else ()
+        return getattr(images(), change)(*kind, fraction, seed)
+
+    def noted(data):
+        return json.dumps(data.cut if data.noise is None else data.noise.describe())
+
+    want = changed(0.1, 1)
+    for fraction, seed in ((np.float32(0.1), np.int64(1)), (Fraction(1, 10), np.uint8(1)), (np.float16(0.1), 1)):
+        data = changed(fraction, seed)
+        assert noted(data) == noted(want)
+        assert data.fingerprint == want.fingerprint
+    for wrong in ("0.1", "x", None, True, [0.1], np.ones(3)):
+        with pytest.raises(DatadietError, match=f"the fraction is of type {type(wrong).__name__}; a number is needed"):
+            changed(wrong, 0)
+    for wrong in (-1, 1.5, "a", True):
+        with pytest.raises(DatadietError, match=r"the seed .*; a whole number"):
+            changed(0.5, wrong)
 
 
 def test_noise_is_refused_where_it_makes_no_sense():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet.data import load
+from datadiet.data import Examples, buffers, load
 from datadiet.errors import DatadietError
 
 X = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
@@ -83,6 +83,19 @@ def test_npz_arrays_that_are_not_needed_are_not_read(tmp_path):
         load(tmp_path / "b.npz")
 
 
+def test_an_npz_of_another_content_is_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    with path.open("wb") as file:
+        np.save(file, X)
+    with pytest.raises(DatadietError, match=r"a\.npz: one \.npy array, not an \.npz; save x and y with numpy\.savez"):
+        load(path)
+    for key, odd in (("classes", 3), ("ids", "abc"), ("ids", [["a", "b"]] * 40), ("classes", np.float64(4))):
+        np.savez(path, x=X, y=Y, **{key: odd})
+        with pytest.raises(DatadietError, match=rf"the array '{key}' is of shape \(.*\); a list is needed") as caught:
+            load(path)
+        assert "\n" not in str(caught.value)
+
+
 def test_npz_without_a_pair_lists_its_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", foo=X, bar=Y)
     with pytest.raises(DatadietError, match=r"no pair of inputs and labels among its arrays \(foo, bar\)"):
@@ -104,6 +117,54 @@ def test_arrays_and_tensors_are_taken_in_pairs():
         assert (len(data), len(data.test)) == (40, 8)
     tensors = load((torch.from_numpy(X.transpose(0, 3, 1, 2).copy()), torch.from_numpy(Y)), test_fraction=0)
     assert tensors.fingerprint == whole.fingerprint
+
+
+GIVEN = {
+    "bytes": lambda: X.copy(),
+    "floats": lambda: X.astype(np.float32),
+    "a table": lambda: np.random.default_rng(0).random((40, 3), np.float32),
+    "grey images": lambda: X[..., 0].copy(),
+    "a read-only view": lambda: _read_only(X.copy()),
+    "a tensor": lambda: torch.rand(40, 1, 5, 5),
+    "a dictionary": lambda: {"a": np.arange(80).reshape(40, 2), "b": torch.ones(40)},
+}
+
+
+def _read_only(array):
+    view = array[:]
+    view.flags.writeable = False
+    return view
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_happens_to_an_array_after_it_was_handed_over_changes_nothing(kind, cut):
+    x, y = GIVEN[kind](), Y.copy()
+    data = load((x, y)) if cut else load(((x, y), (x, y)))
+    before = (data.train.fingerprint, data.test.fingerprint)
+    for array in (*(x.values() if isinstance(x, dict) else [x]), y):
+        (array.base if kind == "a read-only view" and array is x else array)[:] = 7
+    assert (Examples(data.train.inputs, data.labels).fingerprint, data.test.fingerprint) == before
+    assert Examples(data.test.inputs, data.test.labels).fingerprint == before[1]
+
+
+def test_what_nobody_can_write_to_is_not_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("copied")
+
+    np.save(tmp_path / "x.npy", X)
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X, y_test=Y)
+    np.savez(tmp_path / "b.npz", x_train=np.asfortranarray(X), y_train=Y, x_test=X, y_test=Y)
+    own = X.copy()
+    own.flags.writeable = False
+    monkeypatch.setattr(buffers, "buffer", refuse)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert isinstance(load(((mapped, Y), (mapped, Y))).train.inputs, np.memmap)
+    assert np.shares_memory(load(((own, Y), (own, Y))).train.inputs, own)
+    for name in ("a.npz", "b.npz"):
+        assert len(load(tmp_path / name)) == 40
+    with pytest.raises(AssertionError, match="copied"):
+        load(((X, Y), (X, Y)))
 
 
 def test_labels_may_be_names():
@@ -151,7 +212,22 @@ BAD = {
         np.array([NotAvailable() if row == 3 else row % 2 for row in range(40)], object),
     ),
     "38 labels for 40 inputs": (X, Y[:38]),
-    "label -1 in row 2 is out of range": (X, np.where(np.arange(40) == 2, -1, Y)),
+    "label -1 in row 2 is out of range; classes are counted from 0; drop unlabelled rows, or write": (
+        X,
+        np.where(np.arange(40) == 2, -1, Y),
+    ),
+    "label -7 in row 2 is out of range; classes are counted from 0$": (X, np.where(np.arange(40) == 2, -7, Y)),
+    "test labels: the label '5' in row 1 does not occur in training; classes are 0, 1, 2, 3$": (
+        (X, Y),
+        (X[:2], [0, 5]),
+    ),
+    "test labels: the label '1' in row 0 does not occur in training; classes are 0, 2$": ((X, Y % 2 * 2), (X[:1], [1])),
+    "inputs of shape .40, 0.; .*, none of them 0": (X.reshape(40, -1)[:, :0], Y),
+    "inputs of shape .40, 0, 8, 3.": (X[:, :0], Y),
+    "test inputs: inputs of shape .40, 8, 0, 3.": ((X, Y), (X[:, :, :0], Y)),
+    "'a' is of shape .40, 0.": ({"a": np.ones((40, 0))}, Y),
+    "'a' is of shape ..;": ({"a": 3.0}, Y),
+    "labels of shape ..; one label a row": (X, 3),
     "1 labels are missing .NaN., the first in row 3": (X, np.where(np.arange(40) == 3, np.nan, Y)),
     "1 labels are missing, the first in row 1": (X, [None if row == 1 else "a" for row in range(40)]),
     "1 labels are missing, the first in row 2": (

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -132,6 +133,30 @@ def test_labels_out_of_range_and_of_another_length_are_refused(tmp_path, write_c
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": data[:, :100], b"labels": labels}, 2))
     with pytest.raises(DatadietError, match="no images of 32×32×3 bytes"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[[1], [1, 2], *[0] * 18], [[1, 2]] * 20, [2**70] * 20, [None] * 20, ["a"] * 20, [{}] * 20],
+    ids=["several lengths", "pairs", "huge", "none", "text", "dictionaries"],
+)
+def test_labels_that_are_no_list_of_numbers_are_one_line(tmp_path, write_cifar10, labels):
+    folder, content = write_cifar10(tmp_path)
+    batch = {b"data": content["data_batch_1"][0], b"labels": labels}
+    (folder / "data_batch_1").write_bytes(pickle.dumps(batch, 2))
+    with pytest.raises(DatadietError, match=r"data_batch_1(, labels: rows of several|: its labels are not whole numb)"):
+        load(folder)
+
+
+def test_images_are_held_in_memory_once(tmp_path, write_cifar10):
+    folder, _ = write_cifar10(tmp_path, each=400)
+    load(folder)  # what is imported on the way is none of the images
+    tracemalloc.start()
+    data = load(folder)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    size = data.train.inputs.nbytes + data.test.inputs.nbytes
+    assert size < held < 1.2 * size
 
 
 class Call:

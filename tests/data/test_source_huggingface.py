@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from types import SimpleNamespace
 from typing import ClassVar
@@ -156,6 +157,53 @@ def test_a_damaged_saved_folder_is_one_line(tmp_path, images):
     (folder / "state.json").write_text("{")
     with pytest.raises(DatadietError, match=r"state.json: missing or not JSON"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("state.json", {"_data_files": 5}, r"state\.json: _data_files is of type int; save the dataset again"),
+        ("state.json", {"_data_files": ["a"]}, r"state\.json: _data_files names no files"),
+        ("state.json", [1], r"state\.json: not a dictionary"),
+        ("dataset_info.json", {"features": [1]}, r"dataset_info\.json: features is of type list"),
+        (
+            "dataset_info.json",
+            {"features": {"label": {**LABEL, "names": 5}}},
+            "class names of 'label' are of type int",
+        ),
+        ("dataset_dict.json", {"splits": 5}, r"dataset_dict\.json: splits is of type int"),
+        ("dataset_dict.json", {"splits": "train"}, r"dataset_dict\.json: splits is of type str"),
+    ],
+)
+def test_a_saved_folder_whose_json_means_something_else_is_one_line(tmp_path, images, file, content, message):
+    folder = save(tmp_path / "bugs", images(), {"image": IMAGE, "label": LABEL})
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(DatadietError, match=message):
+        load(folder)
+
+
+def test_saved_files_with_other_columns_and_cells_that_are_no_images_are_one_line(tmp_path, images):
+    features = {"image": IMAGE, "label": LABEL}
+    folder = save(tmp_path / "bugs", images(), features, shards=2)
+    other = save(tmp_path / "other", pa.table({"x": [1]}), {})
+    (other / "data-00000-of-00001.arrow").rename(folder / "data-00001-of-00002.arrow")
+    with pytest.raises(DatadietError, match="bugs: its files have other columns"):
+        load(folder)
+    for cell in ({"bytes": "text", "path": None}, {"bytes": None, "path": 5}, 5):
+        with pytest.raises(DatadietError, match="row 0: no image"):
+            load(Rows(pa.table({"image": [cell] * 4, "label": [0, 1] * 2}), features))
+
+
+def test_token_numbers_in_a_table_are_warned_of_and_in_a_dictionary_are_not(caplog):
+    tokens = np.arange(100).reshape(20, 5)
+    table = pa.table({"input_ids": tokens.tolist(), "attention_mask": [[1] * 5] * 20, "label": [0, 1] * 10})
+    with caplog.at_level(logging.WARNING):
+        load(({"input_ids": tokens}, [0, 1] * 10))
+        assert not caplog.records
+        assert load(Rows(table, {"label": LABEL})).input_shape == (10,)
+    (record,) = caplog.records
+    assert "column 'input_ids': token numbers are treated as quantities here; for a network" in record.getMessage()
+    assert "({'input_ids': …}, labels)" in record.getMessage()
 
 
 def test_a_stream_is_refused_in_words():

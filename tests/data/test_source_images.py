@@ -6,14 +6,16 @@ import gzip
 import io
 import logging
 import os
+import shutil
 import sys
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datadiet.data import cinic, load
+from datadiet.data import buffers, cinic, load
 from datadiet.errors import DatadietError
 
 
@@ -111,10 +113,21 @@ def test_mixed_sizes_name_two_files_and_are_mended_by_size(tmp_path, write_image
     assert load(**data.source).fingerprint == data.fingerprint
 
 
-@pytest.mark.parametrize("size", [0, -3, (4,), "big"])
+@pytest.mark.parametrize(
+    "size", [0, -3, (4,), "big", 1.5, 1e9, 10**8, True, [8, 0], [8, 8.5], [8, True], [8, 8, 8], {"a": 1}, [8, 10**30]]
+)
 def test_a_size_that_is_none_is_refused(tmp_path, write_images, size):
-    with pytest.raises(DatadietError, match="size"):
+    with pytest.raises(DatadietError, match=r"size: size is .*; give whole pixels, 1 to 10000, or a pair"):
         load(write_images(tmp_path / "insects"), size=size)
+
+
+def test_images_that_fit_nowhere_are_refused_before_a_disk_is_filled(tmp_path, write_images, monkeypatch):
+    monkeypatch.setattr(buffers, "reserve", lambda *_: pytest.fail("blocks are claimed"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 30))
+    with pytest.raises(DatadietError, match=r"scratch: 8\.4 GiB are needed, 1\.0 GiB are free; free some space"):
+        load(write_images(tmp_path / "insects"), size=10_000)
+    with pytest.raises(DatadietError, match=r"GiB are needed"):
+        buffers.buffer((10**9, 10**9, 10**9), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -311,11 +324,16 @@ def test_broken_idx_files_are_named(tmp_path, write_idx, idx_bytes):
         "has 3 dimensions, 1 are needed": idx_bytes(np.zeros((2, 2, 2))),
         "damaged gzip": gzip.compress(whole)[:-9],
         "39 labels for 40 inputs": idx_bytes(np.arange(39) % 10),
+        "test labels: the label '9' in row 9 does not occur in training": idx_bytes(np.arange(40) % 9),
     }
     for message, content in cases.items():
         path.write_bytes(content)
         with pytest.raises(DatadietError, match=message):
             load(tmp_path)
+    path.write_bytes(whole)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx_bytes(np.zeros((40, 0, 8))))
+    with pytest.raises(DatadietError, match=r"training inputs: inputs of shape \(40, 0, 8\)"):
+        load(tmp_path)
     path.unlink()
     with pytest.raises(DatadietError, match=r"train-labels-idx1-ubyte.* missing"):
         load(tmp_path)

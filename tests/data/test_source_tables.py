@@ -175,6 +175,13 @@ def test_a_column_that_float32_makes_constant_is_warned_of(tmp_path, caplog, nam
     assert "column 'time': of 40 values 1 are left in float32; subtract its smallest value" in caplog.text
 
 
+def test_whole_numbers_that_a_double_merges_too_are_warned_of(tmp_path, caplog):
+    table = pa.table({"id": [2**60 + row for row in range(40)], "x": np.linspace(0, 1, 40), "y": [0, 1] * 20})
+    with caplog.at_level(logging.WARNING):
+        load(save(table, tmp_path / "t.parquet"))
+    assert "column 'id': of 40 values 1 are left in float32" in caplog.text
+
+
 def test_a_split_column_says_which_rows_are_for_testing(tmp_path, table):
     words = ["train"] * 30 + ["test"] * 10
     data = load(save(table.append_column("part", pa.array(words)), tmp_path / "t.csv"), split="part")
@@ -182,6 +189,53 @@ def test_a_split_column_says_which_rows_are_for_testing(tmp_path, table):
     assert data.input_shape == (7,)
     with pytest.raises(DatadietError, match="column 'part': 'dev' in row 0"):
         load(save(table.append_column("part", pa.array(["dev"] * N)), tmp_path / "u.csv"), split="part")
+
+
+@pytest.mark.parametrize(
+    ("texts", "warned"),
+    [
+        ([f"a sentence, number {row}" for row in range(60)], True),
+        ([f"one of {row % 22}" for row in range(60)], False),
+        ([f"few {row}" for row in range(20)], False),
+    ],
+)
+def test_texts_that_hardly_ever_come_twice_are_warned_of(tmp_path, caplog, texts, warned):
+    table = pa.table({"text": texts, "x": np.arange(len(texts)), "label": [0, 1] * (len(texts) // 2)})
+    with caplog.at_level(logging.WARNING):
+        data = load(save(table, tmp_path / "t.parquet"))
+    assert len(caplog.records) == warned
+    if warned:
+        assert data.test.inputs[:, :-1].sum() == 0
+        assert "column 'text': 48 different texts in 48 training rows become an input each" in caplog.text
+        assert "leave it out with drop=['text'], or make numbers of it" in caplog.text
+
+
+def test_a_class_that_only_rows_for_testing_have_is_refused(tmp_path, table):
+    parts = pa.array(["train"] * 30 + ["test"] * 10)
+    labels = pa.array(["no", "yes"] * 19 + ["maybe", "no"])
+    split = table.append_column("part", parts).set_column(4, "label", labels)
+    with pytest.raises(
+        DatadietError, match="column 'label': the label 'maybe' in row 38 does not occur in training; classes are no, y"
+    ):
+        load(save(split, tmp_path / "t.parquet"), split="part")
+
+
+def test_columns_that_are_called_by_numbers_may_be_asked_for_by_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{row},{row % 5},{row * 2},{'test' if row % 4 == 0 else 'train'},{row % 3}" for row in range(60)]
+    path.write_text("\n".join(["0,1,2,3,4", *rows]) + "\n")
+    want = load(path, label="4", id="0", split="3", drop=["1"])
+    for drop in (1, [1], (1, None)):
+        data = load(path, label=4, id=0, split=3, drop=drop)
+        assert data.fingerprint == want.fingerprint
+        assert data.train.ids == want.train.ids
+        assert load(**data.source).fingerprint == want.fingerprint
+    assert load(path, label=4, split=3, drop=None).input_shape == (3,)
+    for option in ({"drop": 7}, {"id": 7}, {"split": 7}, {"drop": [[1]]}, {"drop": True}):
+        with pytest.raises(DatadietError, match=r"unknown column '(7|\[1\]|True)'"):
+            load(path, **{"label": 4, **option})
+    with pytest.raises(DatadietError, match="unknown column '9'"):
+        load(path, label=9)
 
 
 def test_a_column_of_vectors_is_spread_out(tmp_path):

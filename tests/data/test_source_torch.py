@@ -143,6 +143,12 @@ def test_random_transforms_are_refused():
         load(Items(lambda row: (torch.rand(3, 6, 8), int(Y[row]))))
 
 
+def test_labels_that_are_drawn_at_each_reading_are_refused():
+    draw = np.random.default_rng(0)
+    with pytest.raises(DatadietError, match=r"the label of example \d+ differs from one reading to the next: \d, then"):
+        load(Items(lambda row: (X[row], int(draw.integers(3)))))
+
+
 BAD = {
     "examples of several sizes: number 0 is .6, 8, 3., 5 is .9, 9, 3.": lambda row: (
         X[row] if row != 5 else np.zeros((9, 9, 3), np.uint8),
@@ -170,6 +176,10 @@ BAD = {
     ),
     "examples of several types: number 0 is uint8, 4 is int64": lambda row: (
         X[row].astype(np.int64) + 300 if row == 4 else X[row],
+        Y[row],
+    ),
+    "examples of several types: number 0 is float32, 5 is uint8": lambda row: (
+        X[row] if row == 5 else X[row] / np.float32(255),
         Y[row],
     ),
     "'age' is of several types: number 0 is int64, 1 is float64": lambda row: ({"age": 3.5 if row else 3}, Y[row]),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from datadiet.data.buffers import take
-from datadiet.data.checks import as_array
+from datadiet.data.buffers import apart, take
+from datadiet.data.checks import as_array, unseen
 from datadiet.data.content import moments
 from datadiet.data.dataset import Dataset, Examples, from_arrays
 from datadiet.data.splits import fixed_test_split
@@ -54,7 +54,17 @@ def load(
         if classes is not None and list(classes) != list(names):
             raise DatadietError("class names are given twice, and differ", where=name, fix="leave out classes=")
         classes = names
-    return assemble(name, (x, y), tested, test_fraction=test_fraction, classes=classes, ids=ids)
+    data = assemble(name, (x, y), tested, test_fraction=test_fraction, classes=classes, ids=ids)
+    held = data.test if data.test is None or tested is None else _apart(data.test, tested[0])
+    return replace(data, train=_apart(data.train, x), test=held)
+
+
+def _apart(examples: Examples, given: Any) -> Examples:
+    """The examples in memory that is not the caller's, who may change an array after it was handed over."""
+    inputs = examples.inputs
+    if isinstance(inputs, Mapping):
+        return replace(examples, inputs={key: apart(inputs[str(key)], array) for key, array in given.items()})
+    return replace(examples, inputs=apart(inputs, given))
 
 
 def plain(value: Any, where: object) -> Any:
@@ -137,11 +147,7 @@ def match_labels(values: Any, names: Sequence[str], *, where: str) -> np.ndarray
     labels = np.array([index.get(_text(value), -1) for value in array.tolist()], np.int64)
     if (labels < 0).any():
         row = int(np.argmax(labels < 0))
-        raise DatadietError(
-            f"the label {_text(array.tolist()[row])!r} in row {row} does not occur in training",
-            where=where,
-            fix=f"classes are {', '.join(names[:10])}{', …' if len(names) > 10 else ''}",
-        )
+        raise unseen(_text(array.tolist()[row]), row, names, where)
     return labels
 
 

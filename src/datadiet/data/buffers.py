@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,11 +51,18 @@ def writing(folder: Path) -> Iterator[None]:
 
 def buffer(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """An array to fill; its file, where it has one, vanishes with it."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if size <= IN_MEMORY:
         return np.empty(shape, dtype)
     folder = cache_dir() / "scratch"
     with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise DatadietError(
+                f"{size / 2**30:,.1f} GiB are needed, {free / 2**30:,.1f} GiB are free",
+                where=folder,
+                fix="free some space, set DATADIET_CACHE to another folder, or make the examples smaller",
+            )
         reserve(file.fileno(), size)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
@@ -61,6 +71,36 @@ def reserve(descriptor: int, size: int) -> None:
     """Claim a file's blocks: a full disk must be an error now, a sparse file would be a bus error later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to; the array itself stays as it is."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def freeze(array: np.ndarray) -> np.ndarray:
+    """The array, read-only with all that it is a view of: what a reader made itself, so that `apart` copies nothing."""
+    for layer in _layers(array):
+        layer.flags.writeable = False
+    return array
+
+
+def apart(array: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """The array, copied where it shares memory with `given` and somebody could still write to that."""
+    if not np.may_share_memory(array, given) or not any(layer.flags.writeable for layer in _layers(given)):
+        return array
+    out = buffer(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
+def _layers(array: Any) -> Iterator[np.ndarray]:
+    """An array, the one that it is a view of, and so on down."""
+    while isinstance(array, np.ndarray):
+        yield array
+        array = array.base
 
 
 def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from datadiet.data.content import Inputs, chunks
 from datadiet.errors import DatadietError
 
 
-def check_labels(labels: Any, rows: int, classes: int, *, where: str) -> np.ndarray:
-    """(N,) int64 labels in 0 … classes - 1, or an error that names the first offender."""
+def check_labels(labels: Any, rows: int, classes: int | None, *, where: str) -> np.ndarray:
+    """(N,) int64 labels in 0 … classes - 1 (None: from 0), or an error that names the first offender."""
     array = as_array(labels, where)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -29,13 +30,12 @@ def check_labels(labels: Any, rows: int, classes: int, *, where: str) -> np.ndar
     elif array.dtype.kind not in "iub":
         raise DatadietError(f"labels of type {array.dtype}", where=where, fix="classes are whole numbers from 0")
     array = array.astype(np.int64)
-    bad = np.flatnonzero((array < 0) | (array >= classes))
+    bad = np.flatnonzero(array < 0 if classes is None else (array < 0) | (array >= classes))
     if len(bad):
-        raise DatadietError(
-            f"label {array[bad[0]]} in row {bad[0]} is out of range",
-            where=where,
-            fix=f"0 to {classes - 1} are legal",
-        )
+        fix = "classes are counted from 0" if classes is None else f"0 to {classes - 1} are legal"
+        if array[bad[0]] == -1:
+            fix += "; drop unlabelled rows, or write the classes -1 and 1 as 0 and 1"
+        raise DatadietError(f"label {array[bad[0]]} in row {bad[0]} is out of range", where=where, fix=fix)
     return array
 
 
@@ -55,22 +55,49 @@ def as_array(values: Any, where: object) -> np.ndarray:
     return array if isinstance(array, np.memmap) else np.asarray(array)
 
 
-def count_classes(train: Any, test: Any, name: str) -> int:
-    """Classes where nobody names them: the highest label over both splits, plus one."""
-    count = 0
-    for part, values in (("training", train), ("test", test)):
-        if values is None:
-            continue
-        labels = check_labels(values, len(values), np.iinfo(np.int64).max, where=f"{name}, {part} labels")
-        limit = max(1000, len(train))
-        if len(labels) and labels.max() >= limit:
-            raise DatadietError(
-                f"label {labels.max()} in row {labels.argmax()} is out of range: more classes than examples",
-                where=f"{name}, {part} labels",
-                fix="number the classes from 0",
-            )
-        count = max(count, int(labels.max(initial=-1)) + 1)
-    return count
+def count_up(values: Any, rows: int, *, where: str) -> np.ndarray:
+    """(N,) int64 training labels where nobody names the classes: these are 0 … the highest label."""
+    labels = check_labels(values, rows, None, where=where)
+    if labels.max() >= max(1000, rows):
+        raise DatadietError(
+            f"label {labels.max()} in row {labels.argmax()} is out of range: more classes than examples",
+            where=where,
+            fix="number the classes from 0",
+        )
+    return labels
+
+
+def refuse_unseen(
+    tested: np.ndarray, trained: np.ndarray, *, where: str, names: Sequence[str] = (), rows: np.ndarray | None = None
+) -> None:
+    """Refuse a class that only test examples have: the network would have an output that nothing ever trains.
+
+    Args:
+        tested, trained: class numbers.
+        names: what the classes are called, if not by their numbers.
+        rows: how errors count the test examples.
+    """
+    strange = np.flatnonzero(~np.isin(tested, trained))
+    if len(strange):
+        first = int(strange[0])
+        known = [names[label] if names else str(label) for label in np.unique(trained)]
+        label = names[tested[first]] if names else str(tested[first])
+        raise unseen(label, first if rows is None else int(rows[first]), known, where)
+
+
+def unseen(label: str, row: int, known: Sequence[str], where: str) -> DatadietError:
+    return DatadietError(
+        f"the label {label!r} in row {row} does not occur in training",
+        where=where,
+        fix=f"classes are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}",
+    )
+
+
+def real(value: Any, what: str, *, where: str) -> float:
+    """A plain float of any number, in the digits that it is printed with: float32's 0.1 is 0.1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise DatadietError(f"{what} is of type {type(value).__name__}", where=where, fix="a number is needed")
+    return float(str(value)) if isinstance(value, np.floating) else float(value)
 
 
 def refuse_infinite(array: np.ndarray, where: str) -> None:
@@ -91,14 +118,17 @@ def check_inputs(inputs: Any, where: str) -> Inputs:
         for key, array in named.items():
             if array.dtype.kind not in "fiub":
                 raise DatadietError(f"{key!r} is of type {array.dtype}", where=where, fix="numbers are needed")
+            if array.ndim == 0 or 0 in array.shape[1:]:
+                raise DatadietError(f"{key!r} is of shape {array.shape}", where=where, fix="give a value for every row")
             if not array.dtype.isnative:
                 named[key] = array.astype(array.dtype.newbyteorder("="))  # torch takes no other byte order
             if array.dtype.kind == "f":
                 refuse_infinite(array, f"{where}, {key!r}")
         return named
     array = as_array(inputs, where)
-    if array.ndim < 2:
-        raise DatadietError(f"inputs of shape {array.shape}", where=where, fix="(N, D) or (N, H, W[, C]) is needed")
+    if array.ndim < 2 or 0 in array.shape[1:]:
+        fix = "(N, D) or (N, H, W[, C]) is needed" + (", none of them 0" if array.ndim > 1 else "")
+        raise DatadietError(f"inputs of shape {array.shape}", where=where, fix=fix)
     if array.dtype == object:
         raise DatadietError("inputs of several sizes or types", where=where, fix="make them one shape first")
     if array.dtype.kind not in "fiub":

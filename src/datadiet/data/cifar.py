@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from datadiet.data.checks import as_array
 from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.fetch import Progress, Published, check_md5, find, find_or_fetch, places
 from datadiet.data.unpickle import unpickle
@@ -182,9 +183,9 @@ def _batch(content: bytes, label_key: str, where: Path) -> tuple[np.ndarray, np.
         raise DatadietError("holds no images of 32×32×3 bytes", where=where, fix="download it again")
     if not isinstance(labels, (list, np.ndarray)) or len(labels) != len(data):
         raise DatadietError(f"has no {label_key} for its {len(data)} images", where=where, fix="download it again")
-    numbers = np.asarray(labels)
-    if numbers.dtype.kind not in "iu":
-        raise DatadietError(f"its {label_key} are not whole numbers", where=where)
+    numbers = as_array(labels, f"{where}, {label_key}")
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise DatadietError(f"its {label_key} are not whole numbers", where=where, fix="download it again")
     names = batch.get("filenames", [])
     names = [_text(one) for one in names] if isinstance(names, list) and len(names) == len(data) else []
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), numbers, names

@@ -14,8 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from datadiet.data.buffers import take
-from datadiet.data.checks import as_images, check_inputs, check_labels, check_same_shape, count_classes, count_rows
+from datadiet.data.buffers import read_only, take
+from datadiet.data.checks import (
+    as_images,
+    check_inputs,
+    check_labels,
+    check_same_shape,
+    count_rows,
+    count_up,
+    refuse_unseen,
+)
 from datadiet.data.content import Inputs, content_hash, moments
 from datadiet.errors import DatadietError
 
@@ -38,7 +46,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Rows of inputs with their labels; arrays may be memory maps.
+    """Rows of inputs with their labels, read-only; arrays may be memory maps.
 
     Args:
         inputs: (N, H, W, C) uint8 or float32 images, (N, D) float32 tables, or a dict of (N, …) arrays.
@@ -49,6 +57,19 @@ class Examples:
     inputs: Inputs
     labels: np.ndarray
     ids: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        # The fingerprint is taken once, and what is stored under it must stay true: nobody writes through these.
+        inputs = self.inputs
+        if isinstance(inputs, Mapping):
+            object.__setattr__(self, "inputs", {key: read_only(array) for key, array in inputs.items()})
+        else:
+            object.__setattr__(self, "inputs", read_only(inputs))
+        object.__setattr__(self, "labels", read_only(self.labels))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()  # copied and unpickled arrays are writeable again
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -138,6 +159,15 @@ class Dataset:
     rows: np.ndarray | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # they follow from the inputs
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read_only(value))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
     def __len__(self) -> int:
         return len(self.train)
 
@@ -199,7 +229,7 @@ class Dataset:
         """The same inputs under other training labels, such as other annotators'; `original_labels` stay."""
         given = check_labels(labels, len(self), len(self.classes), where=f"labels for {self.name}")
         changed = given != self.original_labels
-        noise = Noise("given", float(changed.mean()), 0, changed, self.original_labels)
+        noise = Noise("given", float(changed.mean()), 0, changed, self.original_labels.copy())
         return replace(self, train=replace(self.train, labels=given), noise=noise)
 
     def with_validation(self, fraction: float, seed: int = 0) -> Dataset:
@@ -234,8 +264,10 @@ def from_arrays(
     Args:
         name: what reports call it; also the place that errors name.
         train, test: (inputs, labels). Images uint8 or float, (N, H, W) or (N, H, W, C); tables (N, D); or a dict.
+            Inputs that need no conversion are kept as they are, so they must be nobody else's to change.
         kind: "image", "table" or "tokens"; default by the number of dimensions.
-        classes: names in label order; default the numbers 0 … max label over both splits.
+        classes: names in label order, also of classes without a training example; default the numbers 0 … highest
+            training label, and test labels must then occur in training.
         ids: a name for each training row; kept as text.
         rows: for each training row, its row in the source as loaded, if that is another.
         channels_last: images are (N, H, W, C) for certain, so that there may be more than 4 channels.
@@ -253,9 +285,9 @@ def from_arrays(
         inputs = as_images(inputs, f"{name}, training inputs", channels_last)
         tested = None if tested is None else as_images(tested, f"{name}, test inputs", channels_last)
     if classes is None:
-        number = count_classes(train[1], None if test is None else test[1], name)
-        classes = [str(label) for label in range(number)]
-    labels = check_labels(train[1], count, len(classes), where=f"{name}, training labels")
+        labels = count_up(train[1], count, where=f"{name}, training labels")
+    else:
+        labels = check_labels(train[1], count, len(classes), where=f"{name}, training labels")
     if len(np.unique(labels)) < 2:
         raise DatadietError("all training examples are of one class", where=name, fix="at least two classes are needed")
     if ids is not None and len(ids) != count:
@@ -263,14 +295,18 @@ def from_arrays(
     held_out = None
     if test is not None and tested is not None:
         rows_tested = count_rows(tested, f"{name}, test inputs")
-        held_out = Examples(tested, check_labels(test[1], rows_tested, len(classes), where=f"{name}, test labels"))
+        place = f"{name}, test labels"
+        test_labels = check_labels(test[1], rows_tested, None if classes is None else len(classes), where=place)
+        if classes is None:
+            refuse_unseen(test_labels, labels, where=place)
+        held_out = Examples(tested, test_labels)
         check_same_shape(inputs, tested, name)
     mean, std = (None, None) if isinstance(inputs, Mapping) else moments(inputs)
     return Dataset(
         name=name,
         train=Examples(inputs, labels, None if ids is None else [printable(one) for one in ids]),
         test=held_out,
-        classes=tuple(printable(one) for one in classes),
+        classes=tuple(printable(one) for one in (range(int(labels.max()) + 1) if classes is None else classes)),
         kind=kind,
         mean=mean,
         std=std,

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 GREY = {"1", "L", "LA", "La"}
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
+LARGEST = 10_000  # pixels a side that `size` may ask for
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 UNREADABLE = (
     OSError,
@@ -190,7 +192,10 @@ def _check_mode(mode: str, where: object) -> None:
 def _shape(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise DatadietError(f"size is {size!r}", where="size", fix="give pixels, or (height, width)")
-    return pair[0], pair[1]
+    pair = size if isinstance(size, (list, tuple)) else (size, size)
+    whole = [int(side) for side in pair if isinstance(side, Integral) and not isinstance(side, bool)]
+    if not len(pair) == len(whole) == 2 or not all(1 <= side <= LARGEST for side in whole):
+        raise DatadietError(
+            f"size is {size!r}", where="size", fix=f"give whole pixels, 1 to {LARGEST}, or a pair (height, width)"
+        )
+    return whole[0], whole[1]

@@ -77,7 +77,7 @@ def load_saved(
     """
     listed = folder / "dataset_dict.json"
     if listed.is_file():
-        splits = {str(key): _saved(folder / str(key)) for key in _json(listed).get("splits", [])}
+        splits = {str(key): _saved(folder / str(key)) for key in _part(listed, "splits", list)}
     else:
         splits = {"train": _saved(folder)}
     return _assemble(splits, name or folder.resolve().name, label, image, drop, test_fraction)
@@ -145,9 +145,11 @@ def _split(source: Any, where: str) -> Split:
 
 
 def _saved(folder: Path) -> Split:
-    state, info = _json(folder / "state.json"), _json(folder / "dataset_info.json")
+    state, features = folder / "state.json", _part(folder / "dataset_info.json", "features", dict)
     tables = []
-    for entry in state.get("_data_files", []):
+    for entry in _part(state, "_data_files", list):
+        if not isinstance(entry, dict):
+            raise DatadietError("_data_files names no files", where=state, fix="save the dataset again")
         path = folder / Path(str(entry.get("filename"))).name
         try:
             with pa.memory_map(os.fsencode(path)) as source:
@@ -156,17 +158,24 @@ def _saved(folder: Path) -> Split:
             raise DatadietError("missing or truncated", where=path, fix="save the dataset again") from error
     if not tables:
         raise DatadietError("no rows", where=folder)
-    return pa.concat_tables(tables), info.get("features") or {}
+    try:
+        return pa.concat_tables(tables), features
+    except pa.ArrowException as error:
+        raise DatadietError("its files have other columns", where=folder, fix="save the dataset again") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _part(path: Path, key: str, kind: type) -> Any:
+    """What a JSON file of save_to_disk has under a key: a list or a dictionary, which may be empty or left out."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatadietError("missing or not JSON", where=path, fix="save the dataset again") from error
     if not isinstance(found, dict):
         raise DatadietError("not a dictionary", where=path, fix="save the dataset again")
-    return found
+    part = found.get(key) or kind()
+    if not isinstance(part, kind):
+        raise DatadietError(f"{key} is of type {type(part).__name__}", where=path, fix="save the dataset again")
+    return part
 
 
 def _assemble(
@@ -186,6 +195,7 @@ def _assemble(
     if table.num_rows == 0 or (held is not None and held[0].num_rows == 0):
         raise DatadietError("no examples in a split", where=name)
     label, classes = _label(table, features, label, name)
+    image = tabular.column_name(image)
     pictures = [key for key in table.column_names if _kind(features, key) == "Image"]
     if image is not None and image not in pictures:
         raise unknown("image column", image, pictures, where=name)
@@ -235,6 +245,8 @@ def _names(features: Mapping[str, Any], label: str) -> list[str] | None:
     """The class names of a ClassLabel column, in the order of its numbers."""
     entry = features.get(label)
     names = entry.get("names") if isinstance(entry, Mapping) and _kind(features, label) == "ClassLabel" else None
+    if names is not None and not isinstance(names, (list, tuple)):
+        raise DatadietError(f"the class names of {label!r} are of type {type(names).__name__}", fix="a list is needed")
     return [str(one) for one in names] if names else None
 
 
@@ -245,10 +257,11 @@ def _kind(features: Mapping[str, Any], column: str) -> str | None:
 
 def _cell(table: pa.Table, column: str, row: int, where: str) -> io.BytesIO | Path:
     value = table.column(column)[row].as_py()
-    if isinstance(value, Mapping) and value.get("bytes") is not None:
-        return io.BytesIO(value["bytes"])
-    if isinstance(value, Mapping) and value.get("path"):
-        return Path(value["path"])
+    content, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (None, None)
+    if isinstance(content, bytes):
+        return io.BytesIO(content)
+    if path and isinstance(path, str):
+        return Path(path)
     raise DatadietError("no image", where=where, fix="drop rows without one")
 
 

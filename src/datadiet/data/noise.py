@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from datadiet.data.checks import real
 from datadiet.data.dataset import Dataset, Noise
 from datadiet.errors import DatadietError, unknown
 from datadiet.seeds import stream
@@ -24,6 +25,7 @@ def corrupt(data: Dataset, kind: str, fraction: float, seed: int = 0) -> Dataset
     """`data` with noisy training labels; `data.chosen` and `data.corrupted` say which."""
     if kind not in KINDS:
         raise unknown("kind of label noise", kind, KINDS)
+    fraction = real(fraction, "the fraction", where="noise")
     if not 0 < fraction <= 1:
         raise DatadietError(f"a noise fraction of {fraction}", where="noise", fix="it must lie in (0, 1]")
     if data.noise is not None:
@@ -41,7 +43,7 @@ def corrupt(data: Dataset, kind: str, fraction: float, seed: int = 0) -> Dataset
         labels[rows] = rng.integers(0, len(data.classes), count)
     chosen = np.zeros(n, bool)
     chosen[rows] = True
-    noise = Noise(kind, fraction, seed, chosen, data.labels)
+    noise = Noise(kind, fraction, int(seed), chosen, data.labels.copy())
     return replace(data, train=replace(data.train, labels=labels), noise=noise)
 
 

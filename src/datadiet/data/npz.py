@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datadiet.data import arrays
+from datadiet.data.buffers import freeze
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 
@@ -51,9 +52,18 @@ def load(path: Path, *, test: str | Path | None = None, test_fraction: float | N
         test=tested[0] if tested else None,
         test_fraction=test_fraction,
         name=name or path.stem,
-        classes=[str(c) for c in found["classes"].tolist()] if "classes" in found else None,
-        ids=[str(i) for i in found["ids"].tolist()] if "ids" in found else None,
+        classes=_texts(found, "classes", path),
+        ids=_texts(found, "ids", path),
     )
+
+
+def _texts(found: dict[str, np.ndarray], key: str, path: Path) -> list[str] | None:
+    if key not in found:
+        return None
+    array = np.asarray(found[key])
+    if array.ndim != 1:
+        raise DatadietError(f"the array {key!r} is of shape {array.shape}", where=path, fix="a list is needed")
+    return [str(one) for one in array.tolist()]
 
 
 def _pair(found: Collection[str], path: str | Path, names: str) -> tuple[str, str]:
@@ -77,7 +87,7 @@ def _read(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         out = {}
         for key in keys:
             try:
-                out[key] = archive[key]
+                out[key] = freeze(archive[key])  # nobody else's: it need not be copied
             except ValueError as error:
                 if "allow_pickle" not in str(error):
                     raise
@@ -93,11 +103,10 @@ def _read(path: Path, keys: Collection[str]) -> dict[str, np.ndarray]:
 def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """The archive; whatever is wrong with it, in one line."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DatadietError(
-                    "one .npy array, not an .npz", where=path, fix="save inputs and labels with numpy.savez"
-                )
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DatadietError("one .npy array, not an .npz", where=path, fix="save x and y with numpy.savez")
+        with archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise DatadietError("empty, truncated, or not an .npz file", where=path, fix="save it again") from error

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from datadiet.data.checks import real
 from datadiet.data.content import moments
 from datadiet.data.dataset import Dataset, Noise
 from datadiet.errors import DatadietError
@@ -53,18 +54,14 @@ def cut_validation(data: Dataset, fraction: float, seed: int = 0) -> Dataset:
     """`data` with a part of the training examples in `data.validation`; labels stay as noisy as they were."""
     if data.validation is not None:
         raise DatadietError("a validation split was cut already", where=data.name)
-    kept, held = stratified(
-        data.labels,
-        fraction,
-        stream(seed, "validation", 0),
-        where=f"{data.name}, validation",
-        names=data.classes,
-    )
+    where = f"{data.name}, validation"
+    fraction = real(fraction, "the fraction", where=where)
+    kept, held = stratified(data.labels, fraction, stream(seed, "validation", 0), where=where, names=data.classes)
     rows = np.arange(len(data)) if data.rows is None else data.rows
     noise = data.noise
     if noise is not None:
         noise = Noise(noise.kind, noise.fraction, noise.seed, noise.chosen[kept], noise.original[kept])
     train, validation = data.train.take(kept), data.train.take(held)
     mean, std = (None, None) if isinstance(train.inputs, Mapping) else moments(train.inputs)
-    cut = (fraction, seed)
+    cut = (fraction, int(seed))
     return replace(data, train=train, validation=validation, cut=cut, noise=noise, rows=rows[kept], mean=mean, std=std)

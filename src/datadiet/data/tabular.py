@@ -7,7 +7,7 @@ boolean column becomes one 0/1 input for each category that occurs in training; 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from datadiet.data.arrays import encode_labels, match_labels, rename_labels
 from datadiet.data.buffers import buffer
+from datadiet.data.checks import refuse_unseen
 from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.splits import fixed_test_split
 from datadiet.data.table_files import UTF8, is_text, of_values, read
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LABELS = ("label", "target", "class", "y")
 CATEGORIES = 1000
+FREE_TEXT = 20  # more categories than this, most of them of one row each, are hardly categories
+TOKENS = "input_ids"  # what tokenizers call their numbers
 SAMPLE = 10_000  # rows of a column looked at for what float32 loses
 
 
@@ -99,7 +102,9 @@ def assemble(
         classes, test_classes: where the label columns hold class numbers, the names they count, in either table.
     """
     label = label_column(table, label, where)
-    drop = (drop,) if isinstance(drop, str) else drop
+    split, id = column_name(split), column_name(id)
+    listed = drop if isinstance(drop, Iterable) and not isinstance(drop, str) else (drop,)
+    drop = [str(column) for column in listed if column is not None]
     for column in (split, id, *drop):
         if column is not None and column not in table.column_names:
             raise unknown("column", column, table.column_names, where=where)
@@ -116,6 +121,8 @@ def assemble(
         raise DatadietError("test= and split= are both given", where=where, fix="leave one out")
     if split is not None:
         kept, held = _by_column(table, split, where)
+        if classes is None:
+            refuse_unseen(labels[held], labels[kept], where=f"{where}, column {label!r}", names=names, rows=held)
     elif tested is None and test_fraction:
         kept, held = fixed_test_split(labels, test_fraction, where=f"{where}, test split", names=tuple(names))
     columns = [_describe(table, column, kept, where) for column in features]
@@ -144,6 +151,7 @@ def assemble(
 
 def label_column(table: pa.Table, label: str | None, where: str) -> str:
     """The column of the class: the one named, or the first usual one."""
+    label = column_name(label)
     if label is not None:
         if label not in table.column_names:
             raise unknown("column", label, table.column_names, where=where)
@@ -156,6 +164,11 @@ def label_column(table: pa.Table, label: str | None, where: str) -> str:
             fix=f"give label= (--label); columns are {', '.join(table.column_names)}",
         )
     return usual
+
+
+def column_name(name: Any) -> str | None:
+    """The text of a name: the columns of a header like 0,1,2 may be asked for by their numbers."""
+    return None if name is None else str(name)
 
 
 def read_labels(
@@ -241,6 +254,13 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
         lengths = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(lengths) != 1 or not lengths[0]:
             raise DatadietError("lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}")
+        if name == TOKENS:
+            log.warning(
+                "%s: token numbers are treated as quantities here; for a network that takes tokens give a dictionary "
+                "of arrays, ({'%s': …}, labels)",
+                place,
+                name,
+            )
         return Column(name, int(lengths[0]))
     if is_text(kind) or _is_boolean(kind):
         if str(kind) == "string_view":
@@ -251,6 +271,15 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
                 f"{len(seen)} categories, at most {CATEGORIES} become inputs",
                 where=place,
                 fix=f"leave it out with drop=[{name!r}], name rows with it (id={name!r}), or make it numbers",
+            )
+        if len(seen) > FREE_TEXT and len(seen) > len(kept) / 2:
+            log.warning(
+                "%s: %d different texts in %d training rows become an input each, and a text that only test rows have "
+                "becomes none; leave it out with drop=[%r], or make numbers of it",
+                place,
+                len(seen),
+                len(kept),
+                name,
             )
         return Column(name, len(seen), tuple(seen), boolean=_is_boolean(kind))
     if pa.types.is_binary(kind):
@@ -264,12 +293,13 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
 
 def _warn_of_rounding(column: pa.ChunkedArray, place: str) -> None:
     """Say so where float32 keeps few of a column's values apart, such as the seconds of timestamps."""
-    exact = np.asarray(column.drop_null().cast(pa.float64(), safe=False).to_numpy(), np.float64)
-    exact = exact[:: max(1, len(exact) // SAMPLE)]
+    there = column.drop_null()
+    there = there.take(np.arange(0, len(there), max(1, len(there) // SAMPLE)))
+    if not pa.types.is_integer(column.type):  # whole numbers as they are: the larger ones float64 merges too
+        there = there.cast(pa.float64(), safe=False)
+    exact = np.asarray(there.to_numpy())
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float32)
-    if np.array_equal(exact, rounded, equal_nan=True):
-        return
     before, after = len(np.unique(exact)), len(np.unique(rounded))
     if after <= before / 2:
         log.warning(

@@ -93,8 +93,14 @@ def _read(source: Any, where: str) -> tuple[Any, np.ndarray]:
                 )
             out[key][row] = array
     for row in sorted({(count - 1) * probe // max(1, PROBES - 1) for probe in range(PROBES)}):
-        again, _ = _example(source, row, where)
+        again, label = _example(source, row, where)
         _check_keys(first, again, row, where)
+        if label != labels[row]:
+            raise DatadietError(
+                f"the label of example {row} differs from one reading to the next: {labels[row]}, then {label}",
+                where=where,
+                fix="draw labels once, before the dataset is made; for label noise there is data.with_noise",
+            )
         for key, array in again.items():
             if not np.array_equal(out[key][row], array.astype(out[key].dtype), equal_nan=array.dtype.kind == "f"):
                 raise DatadietError(
@@ -118,8 +124,13 @@ def _check_keys(first: Fields, other: Fields, row: int, where: str) -> None:
 
 
 def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether an example can be kept as the first one is: whole numbers by value, all else by type."""
-    if dtype.kind == "f" or np.can_cast(array.dtype, dtype):
+    """Whether an example can be kept as the first one is: whole numbers by value, all else by type.
+
+    Bytes among floats are pixels that a transform scales in one place and not in another.
+    """
+    if dtype.kind == "f":
+        return array.dtype != np.uint8
+    if np.can_cast(array.dtype, dtype):
         return True
     return array.dtype.kind in "iu" and dtype.kind in "iu" and np.array_equal(array, array.astype(dtype))
 
