@@ -27,6 +27,30 @@ def _points(monkeypatch, *points):
     return asked
 
 
+def test_a_cell_that_is_run_again_takes_its_own_place_and_no_others():
+    registry: Registry[object] = Registry("thing")
+
+    def cell(value):
+        @registry.register("mine")
+        def mine():
+            return value
+
+        return mine
+
+    first, second = cell(1), cell(2)
+    assert first is not second
+    assert registry.get("mine") is second
+    with pytest.raises(ValueError, match="two things are called 'mine'"):
+        registry.register("mine", test_a_cell_that_is_run_again_takes_its_own_place_and_no_others)
+    registry.register("number", 2)
+    registry.register("number", 2)
+    with pytest.raises(ValueError, match="two things are called 'number'"):
+        registry.register("number", 3)
+    registry.register("short", lambda: 1)
+    with pytest.raises(ValueError, match="two things are called 'short'"):
+        registry.register("short", lambda: 2)
+
+
 def test_an_entry_is_found_by_its_name_however_it_was_registered():
     registry: Registry[object] = Registry("thing")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from datadiet.errors import unknown
 
@@ -32,10 +32,13 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def register(self, name: str, entry: T | None = None) -> Callable[[T], T]:
-        """Add an entry, as a call or as a decorator; a name already taken by another entry is an error."""
+        """Add an entry, as a call or as a decorator; a name already taken by another entry is an error.
+
+        The same function defined again, as when a cell of a notebook is run twice, takes its own place.
+        """
 
         def add(value: T) -> T:
-            if name in self._entries and self._entries[name] is not value:
+            if name in self._entries and not _same(self._entries[name], value):
                 raise ValueError(f"two {self.kind}s are called {name!r}")
             self._entries[name] = value
             return value
@@ -78,3 +81,11 @@ class Registry(Generic[T]):
                 self._entries.setdefault(point.name, point.load())
             except Exception as error:  # someone else's package; ours must still start
                 log.warning("the %s %r of another package does not load: %s", self.kind, point.name, error)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other or one == other:
+        return True
+    found = [getattr(entry, "compute", entry) for entry in (one, other)]  # a score holds its function
+    names = [(getattr(f, "__module__", None), getattr(f, "__qualname__", None)) for f in found]
+    return names[0] == names[1] and None not in names[0] and "<lambda>" not in str(names[0][1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_cli import FLAGS, RECIPE, arrays, ok
+from tiny_cli import FLAGS, RECIPE, arrays, cli, ok
 
 import datadiet as dd
 from datadiet.flows.select import load_subset
@@ -105,4 +105,71 @@ def test_tune_reports_the_grid_and_tests_the_choice_once(place: Path) -> None:
     assert [row["runs"] for row in said["test"]["rows"]] == [1, 1, 1]
     assert load_subset("tuned.safetensors").policy["offset"] == said["offset"]
     assert Path("tuned.json").exists()
-    assert "Chosen: keep 0.5 from offset" in ok(*words, "-o", "tuned.safetensors").out
+    printed = ok(*words, "-o", "tuned.safetensors").out
+    assert "Chosen: keep 0.5 from offset" in printed
+    shown = ok("show", "tuned.json").out
+    assert shown in printed, "the same tables"
+    assert "tuned window 50%" in shown
+
+
+def test_other_values_and_other_parts_have_other_names(place: Path) -> None:
+    np.save("a.npy", np.arange(50_000.0))
+    np.save("b.npy", -np.arange(50_000.0))
+    for name, keep in (("a", 0.5), ("a", 0.5004), ("b", 0.5)):
+        ok("select", f"{name}.npy", "--keep", keep)
+    for offset in ("0.1234", "0.1233", "1/3"):
+        ok("select", "a.npy", "--policy", "window", "--keep", 0.5, "--option", f"offset={offset}")
+    found = {path.name: len(load_subset(path)) for path in Path().glob("?-*.safetensors")}
+    assert found == {
+        "a-hardest-50.safetensors": 25_000, "a-hardest-50.04.safetensors": 25_020, "b-hardest-50.safetensors": 25_000,
+        "a-window-50-from-12.34.safetensors": 25_000, "a-window-50-from-12.33.safetensors": 25_000,
+        "a-window-50-from-33.33333333.safetensors": 25_000,
+    }  # fmt: skip
+
+
+def test_the_exported_table_selects_as_its_folder_does(place: Path) -> None:
+    ok("score", "tiny.npz", *FLAGS, "--score", "aum", "--at", "4ep", "--runs", 2, "-o", "aum")
+    mine = dd.select("aum/scores.parquet", "aum@28it.mean", 0.3)
+    assert np.array_equal(mine, dd.select("aum", "aum", 0.3)), "lower is harder"
+    assert mine.fingerprint == dd.load_table("aum").fingerprint
+    single = dd.load_table("aum").values("aum")[1]
+    assert np.array_equal(dd.select("aum/scores.parquet", "aum@28it.run1", 0.3), dd.select(-single, keep=0.3))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--validation", 0.3), "--validation: nothing is trained without --tune"),
+        (("--runs", 3), "--runs: nothing is trained without --tune"),
+        (("--engine", "inlin"), "--engine: nothing is trained without --tune"),
+        (("--option", "run=x"), "--option: run is not given so"),
+        (("--option", "warn_below=x"), "--option: warn_below is not given so"),
+        (("--tune", "--offset", 0.2, "--offset", 0.9), "--offset: offset 0.9 leaves no room for any keep"),
+        (("--tune", "-o", "folder.safetensors"), "folder.safetensors: is a folder where a file is meant"),
+        (
+            ("--tune", "-o", "mine.safetensors"),
+            "mine.json: was not written by datadiet, and the tuning's results go there",
+        ),
+        (("--tune", "-o", "other.safetensors"), "other.json: is a folder where the tuning's results go"),
+    ],
+)
+def test_what_would_be_ignored_or_written_over_is_refused(place: Path, words: tuple[object, ...], said: str) -> None:
+    for folder in ("folder.safetensors", "other.json"):
+        Path(folder).mkdir()
+    Path("mine.json").write_text('{"of": "mine"}')
+    before = sorted(str(path) for path in Path().rglob("*"))
+    ended = cli("select", "scores", "--by", "el2n", "--keep", 0.5, *words)
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert said in ended.err
+    assert Path("mine.json").read_text() == '{"of": "mine"}'
+    assert sorted(str(path) for path in Path().rglob("*")) == before
+
+
+def test_a_validation_split_is_cut_once(place: Path) -> None:
+    ok("score", "tiny.npz", *FLAGS, "--validation", 0.2, "--at", "2ep", "--runs", 1, "-o", "cut")
+    ended = cli("select", "cut", "--by", "el2n", "--tune", "--validation", 0.5)
+    assert (ended.code, "leave a validation split out already" in ended.err) == (2, True)
+    ok("select", "cut", "--by", "el2n", "--keep", 0.5, "-o", "half.safetensors")
+    words = ("train", "tiny.npz", *FLAGS, "--subset", "half.safetensors", "-o", "trained", "--json")
+    assert cli(*words).code == 2
+    assert ok(*words, "--validation", 0.2).json["rows"][0]["examples"] == 48

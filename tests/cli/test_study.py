@@ -88,7 +88,13 @@ def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pyte
         (("noise", "--human-labels", "labels.npy"), "labels.npy"),
         (("noise", "--human-labels", "short.npy"), "3 labels for 120"),
         (("noise", "--human-labels", "labels.csv:other"), "no column 'other'"),
+        (("noise", "--human-labels", "empty.npy"), "empty.npy: cannot be read as labels: it is empty or truncated"),
+        (("noise", "--human-labels", "cut.npy"), "cut.npy: cannot be read as labels: it is empty or truncated"),
+        (("noise", "--human-labels", "archive.npy"), "it is an archive (.npz) of arrays"),
         (("memorization", "--memorization", "short.npz"), "tr_idx"),
+        (("memorization", "--memorization", "empty.npy"), "empty.npy: is no archive of arrays"),
+        (("memorization", "--memorization", "short.npy"), "short.npy: is no archive of arrays"),
+        (("memorization", "--memorization", "words.npz"), "memorization values: rows of shape (2,)"),
         (("noise", "--noise", "much"), "not label noise"),
         (("gallery", "--score", "el3n"), "did you mean el2n"),
         (("lottery", "--score", "grand"), "--score: lottery does not look at it; leave it out, or ask "),
@@ -98,6 +104,10 @@ def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pyte
 def test_refused_in_one_line(place: Path, untrained: None, words: tuple[str, ...], message: str) -> None:
     np.save("short.npy", np.zeros(3, int))
     np.savez("short.npz", a=np.zeros(3))
+    np.savez("words.npz", tr_idx=np.arange(2), mem=np.array(["a", "b"]))
+    Path("empty.npy").touch()
+    Path("archive.npy").write_bytes(Path("short.npz").read_bytes())
+    Path("cut.npy").write_bytes(Path("short.npz").read_bytes()[:60])
     Path("labels.csv").write_text("label\n1\n2\n")
     ended = cli("study", *words, *SMALL)
     assert ended.code == 2

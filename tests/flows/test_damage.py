@@ -121,11 +121,54 @@ def test_a_shard_of_another_run_in_a_scoring_folder_is_replaced(tmp_path: Path) 
     assert np.array_equal(dd.load_table(out).values("el2n", "2ep"), table.values("el2n", "2ep"))
 
 
-def test_a_damaged_manifest_is_refused_and_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_made_again_for_the_same_data_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out = tmp_path / "out"
     dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
-    alter(out / "manifest.json")
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
-    with pytest.raises(dd.DatadietError, match=r"manifest\.json: is damaged"):
-        dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    alter(out / "manifest.json")
+    with pytest.raises(dd.DatadietError, match=r"examples\.safetensors: is in the way"):
+        dd.score(tiny().with_noise("permute", 0.5), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert "manifest.json is damaged" in caplog.text
     assert before == {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "examples.safetensors", "sanity.json"])
+def test_a_file_of_somebody_elses_is_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(dd.DatadietError, match=rf"{name}: is in the way: .*; choose another --out"):
+        dd.score(tiny(), setup=setup(tmp_path / "store"), out=tmp_path, **SCORING)
+    assert (tmp_path / name).read_bytes() == b"mine"
+    assert not (tmp_path / "store").exists()  # before any training
+
+
+def test_an_interrupted_export_is_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    before = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").unlink()  # it is written last
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_shards_and_examples_of_other_scores_are_not_read_as_these(tmp_path: Path) -> None:
+    for name, data in (("a", tiny()), ("b", tiny(seed=9))):
+        dd.score(data, setup=setup(tmp_path / "store"), out=tmp_path / name, **SCORING)
+    shard = next((tmp_path / "a" / "shards").rglob("el2n@00000014*"))
+    shard.write_bytes((tmp_path / "b" / shard.relative_to(tmp_path / "a")).read_bytes())
+    with pytest.raises(dd.DatadietError, match=r"is out of place \(it says fingerprint"):
+        dd.load_table(tmp_path / "a").mean("el2n")
+    (tmp_path / "a" / "examples.safetensors").write_bytes((tmp_path / "b" / "examples.safetensors").read_bytes())
+    with pytest.raises(dd.DatadietError, match="is of other data than the manifest"):
+        dd.load_table(tmp_path / "a")
+
+
+def test_nobody_is_told_to_remove_a_file_that_may_be_anothers(tmp_path: Path) -> None:
+    for content in (b"", b"PK\x03\x04 an archive of somebody's data", b"\x02\x00\x00\x00\x00\x00\x00\x00[]"):
+        file = tmp_path / "mine.safetensors"
+        file.write_bytes(content)
+        with pytest.raises(dd.DatadietError, match=r"is damaged .*give another path") as caught:
+            dd.load_subset(file)
+        assert "remove it" not in str(caught.value)

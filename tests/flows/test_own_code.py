@@ -108,6 +108,10 @@ def test_a_score_that_changes_what_it_is_given_leaves_the_others_alone(place: Pa
 
 def test_a_score_must_give_one_number_for_each_example(place: Path) -> None:
     version(place, SCORE.replace("logits[:, 0]", "logits"))
+    for made in ("logits[:, 0].numpy()", "logits[:, 0].tolist()"):
+        version(place, SCORE.replace("logits[:, 0]", made))
+        assert score(place, "net_of_mine:make", made[12:17], scores=["of-mine"]).mean("of-mine").shape == (120,)
+    version(place, SCORE.replace("logits[:, 0]", "logits"))
     with pytest.raises(DatadietError, match=r"score of-mine: gave values of shape \(120, 3\) for 120 examples"):
         score(place, "net_of_mine:make", scores=["of-mine"])
     version(place, SCORE)

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         # Typer's own errors, of usage and for Ctrl-C, whichever click it carries.
         if type(error).__name__ == "Abort":
+            if isinstance(error.__cause__, EOFError):  # which it takes for the end of the terminal's input
+                raise error.__cause__ from None
             return _stopped()
         message = getattr(error, "format_message", None)
         if message is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,16 +13,18 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
 from datadiet.flows.columns import SUFFIXES
-from datadiet.flows.compare import percent
+from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.reload import reload
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
 from datadiet.scores import load_table
 from datadiet.selection import Subset
-from datadiet.store.files import writable_folder, write_json
+from datadiet.selection.counts import fraction
+from datadiet.store.files import read_json, writable_folder, write_json
 
 RESERVED = (
-    "at", "balanced", "by", "class_names", "difficulty", "fingerprint", "keep", "labels", "policy", "scores", "seed",
+    "at", "balanced", "by", "class_names", "difficulty", "fingerprint", "keep", "labels", "policy", "run", "scores",
+    "seed", "warn_below",
 )  # fmt: skip
 
 
@@ -55,8 +58,13 @@ def command(
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose the window on a validation split, and test it once.")
     ] = False,
-    validation: Annotated[float, typer.Option("--validation", help="With --tune: the part set aside.")] = 0.2,
-    runs: Annotated[int, typer.Option("--runs", help="With --tune: training runs of each point, and of the test.")] = 4,
+    validation: Annotated[
+        float | None, typer.Option("--validation", help="With --tune: the part set aside; default 0.2.")
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option("--runs", help="With --tune: training runs of each point, and of the test; default 4."),
+    ] = None,
     seed: o.Seed = 0,
     data_dir: o.DataDir = None,
     out: Annotated[
@@ -80,8 +88,14 @@ def command(
     options = o.keyed(option, "--option", reserved=RESERVED)
     if not tune and (len(keeps) > 1 or len(offset or []) > 1):
         raise DatadietError("several values of --keep or --offset", fix="give one, or say --tune to choose among them")
-    if dry_run and not tune:
-        raise DatadietError("nothing is trained without --tune", where="--dry-run", fix="leave it out, or say --tune")
+    training = {
+        "--dry-run": dry_run, "--validation": validation is not None, "--runs": runs is not None,
+        "--engine": engine != "auto", "--workers": workers is not None, "--device": device != "auto",
+        "--threads": threads is not None, "--precision": precision != "auto", "--compile": compile != "auto",
+    }  # fmt: skip
+    for flag, given in training.items():
+        if given and not tune:
+            raise DatadietError("nothing is trained without --tune", where=flag, fix="leave it out, or say --tune")
     policy = policy or ("window" if tune else "hardest")
     if tune and policy != "window":
         raise DatadietError(f"--tune with policy {policy}", fix="only a window is tuned: leave --policy out")
@@ -100,7 +114,13 @@ def command(
                 raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
             target = out or folder / f"tuned-{by}.safetensors"
             _check_target(target)
+            _check_beside(target.with_suffix(".json"))
             data = reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir))
+            if validation is not None and data.validation is not None:
+                raise DatadietError(
+                    "the scores leave a validation split out already", where="--validation", fix="leave it out"
+                )
+            count = 4 if runs is None else runs
             plan = plan_tune_of(
                 data,
                 table,
@@ -109,9 +129,9 @@ def command(
                 keeps=keeps,
                 offsets=offset,
                 balanced=balanced,
-                validation=validation,
-                runs=runs,
-                test_runs=runs,
+                validation=0.2 if validation is None else validation,
+                runs=count,
+                test_runs=count,
                 seed=seed,
                 setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
             )
@@ -128,12 +148,13 @@ def command(
                 folder if table is None else table, by, keeps[0], policy, at=at, balanced=balanced, seed=seed, **options
             )
             # What was asked for is in the name, so that another subset does not take this one's place.
-            parts = [by or "", "balanced" if balanced else "", policy, percent(keeps[0])]
-            parts += [f"from-{percent(float(options['offset']))}"] if "offset" in options else []
+            parts = [folder.stem if plain else "", by or "", "balanced" if balanced else "", policy]
+            parts += [_hundredths(keeps[0])]
+            parts += [f"from-{_hundredths(options['offset'])}"] if "offset" in options else []
             parts += [f"{key}-{value}" for key, value in options.items() if key != "offset"]
             parts += [f"at-{at}"] if at is not None else []
             parts += [f"seed-{seed}"] if seed else []
-            name = "-".join(part.replace("%", "").replace("/", "_") for part in parts if part) + ".safetensors"
+            name = "-".join(part.replace("/", "_") for part in parts if part) + ".safetensors"
             target = out or (folder.parent if plain else folder) / name
             _check_target(target)
         save_subset(subset, target)
@@ -148,13 +169,15 @@ def command(
         )
         return
     if tuned is not None:
-        _print_tuned(tuned)
+        print_tuned(tuned.to_json())
     print_subset(subset, () if table is None else table.classes)
     console = output.console()
     console.print(f"Subset in {target}")
     if tuned is None and table is not None:
         words = shlex.join([*o.again(table.provenance, store), "--subset", str(target)])
         console.print(f"Next: datadiet compare {words}")
+        if target.suffix.lower() != ".safetensors" and table.rows is not None:
+            console.print("Rows count the training set; the source's are in column `row` of scores.parquet.")
         if target.suffix.lower() != ".safetensors":
             console.print("Plain rows carry no recipe: give compare the scores' --preset, --model and --steps too.")
 
@@ -189,18 +212,21 @@ def print_subset(subset: Subset, classes: tuple[str, ...] = ()) -> None:
     out.print(view)
 
 
-def _print_tuned(tuned: Tuned) -> None:
+def print_tuned(content: Mapping[str, Any]) -> None:
+    """A tuned window as JSON: the grid, the choice, and its test."""
     from rich.table import Table
 
     view = Table(
-        title=f"Windows on {tuned.validation_examples} validation examples",
+        title=f"Windows on {content['validation_examples']} validation examples",
         title_justify="left",
         title_style="bold",
     )
     for name in ("keep", "offset", "mean %", "16th–84th percentile", "runs"):
         view.add_column(name, justify="right")
-    for keep, offset, row in tuned.grid:
-        chosen = (keep, offset) == (tuned.keep, tuned.offset)
+    for point in content["grid"]:
+        keep, offset = point["keep"], point["offset"]
+        row = Row(point["name"], keep, point["examples"], tuple(point["accuracies"]))
+        chosen = (keep, offset) == (content["keep"], content["offset"])
         view.add_row(
             f"{keep:g}",
             f"{offset:g}",
@@ -211,9 +237,9 @@ def _print_tuned(tuned: Tuned) -> None:
         )
     out = output.console()
     out.print(view)
-    out.print(f"Chosen: keep {tuned.keep:g} from offset {tuned.offset:g}")
-    if tuned.test is not None:
-        out.print(output.comparison_table(tuned.test))
+    out.print(f"Chosen: keep {content['keep']:g} from offset {content['offset']:g}")
+    if content["test"] is not None:
+        out.print(output.comparison_table(Comparison.from_json(content["test"])))
 
 
 def _check_target(path: Path) -> None:
@@ -223,4 +249,25 @@ def _check_target(path: Path) -> None:
             where=path,
             fix="end it .safetensors, .npy or .txt",
         )
+    if path.is_dir():
+        raise DatadietError("is a folder where a file is meant", where=path, fix="name a file")
     writable_folder(path.parent)
+
+
+def _check_beside(path: Path) -> None:
+    """Of the grid's file, beside the subset's: nothing of somebody else's is written over."""
+    if path.is_dir():
+        raise DatadietError("is a folder where the tuning's results go", where=path, fix="give another --out")
+    if path.exists():
+        try:
+            read_json(path)
+        except DatadietError as error:
+            raise DatadietError(
+                f"{error.what}, and the tuning's results go there",
+                where=path,
+                fix="give another --out, or move it away",
+            ) from None
+
+
+def _hundredths(part: Any) -> str:
+    return f"{100 * float(fraction(part, 'offset')):.10g}"

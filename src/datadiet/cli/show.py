@@ -13,10 +13,10 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.cli.lottery import print_lottery
 from datadiet.cli.score import print_summary, summary
-from datadiet.cli.select import describe, print_subset
+from datadiet.cli.select import describe, print_subset, print_tuned
 from datadiet.cli.study import verdicts_table
 from datadiet.errors import DatadietError
-from datadiet.flows.compare import Comparison, Row
+from datadiet.flows.compare import Comparison
 from datadiet.flows.sanity import Sanity
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
@@ -115,7 +115,7 @@ def _result(path: Path, json: bool) -> None:
     content = _content(path)
     show = RESULTS.get(content.get("what", ""))
     if show is None:
-        raise DatadietError("is no comparison, lottery or page of verdicts", where=path)
+        raise DatadietError("is no comparison, tuned window, lottery or page of verdicts", where=path)
     if json:
         output.print_json(content)
     else:
@@ -123,11 +123,7 @@ def _result(path: Path, json: bool) -> None:
 
 
 def _comparison(content: Mapping[str, Any], path: Path) -> None:
-    per_epoch = max(1, round(content["steps"] / content["epochs"]))
-    rows = tuple(Row(r["name"], r["keep"], r["examples"], tuple(r["accuracies"])) for r in content["rows"])
-    output.console().print(
-        output.comparison_table(Comparison(rows, content["split"], content["steps"], per_epoch, content["dataset"]))
-    )
+    output.console().print(output.comparison_table(Comparison.from_json(content)))
 
 
 def _verdicts(content: Mapping[str, Any], path: Path) -> None:
@@ -145,6 +141,7 @@ def _page(content: Mapping[str, Any], path: Path) -> None:
 
 RESULTS: dict[str, Callable[[Mapping[str, Any], Path], None]] = {
     "comparison": _comparison,
+    "tuned window": lambda content, path: print_tuned(content),
     "lottery": lambda content, path: print_lottery(content, path.parent),
     "verdicts": _verdicts,
     "verdicts of studies": _page,

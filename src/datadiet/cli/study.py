@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -14,6 +15,7 @@ from datadiet import studies
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import plain_array
 from datadiet.studies.verdict import Verdict
 
 Name = Annotated[str, typer.Argument(help="A study; `list` names them, `all` runs every one.", metavar="NAME")]
@@ -183,7 +185,7 @@ def _labels(given: str) -> np.ndarray:
     kind = path.suffix.lower()
     try:
         if kind == ".npy":
-            return np.load(path, allow_pickle=False)
+            return plain_array(path)
         if kind == ".txt":
             return np.array([int(line) for line in path.read_text().split()], np.int64)
         if kind in (".csv", ".parquet") and column:
@@ -206,5 +208,7 @@ def _values(path: Path) -> tuple[np.ndarray, np.ndarray]:
             if not {"tr_idx", "mem"} <= set(file.files):
                 raise DatadietError("has no arrays tr_idx and mem", where=path, fix="an .npz with both is needed")
             return file["tr_idx"], file["mem"]
+    except (EOFError, BadZipFile, TypeError, AttributeError):
+        raise DatadietError("is no archive of arrays", where=path, fix="an .npz with both is needed") from None
     except (OSError, ValueError) as error:
         raise DatadietError(f"cannot be read: {error}", where=path) from None

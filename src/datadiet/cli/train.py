@@ -27,6 +27,7 @@ def command(
     steps: o.Steps = None,
     noise: o.Noise = None,
     noise_seed: o.NoiseSeed = 0,
+    validation: o.Validation = None,
     seed: o.Seed = 0,
     data_dir: o.DataDir = None,
     label: o.Label = None,
@@ -45,7 +46,7 @@ def command(
 ) -> None:
     """Train, report test accuracy, and keep the final weights as safetensors."""
     with output.progress(quiet=json) as on_progress:
-        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, data_option=data_option)
+        data = o.dataset_of(dataset, data_dir, label, test, noise, noise_seed, validation, data_option=data_option)
         plan = plan_train(
             data,
             subset,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datadiet.errors import DatadietError, unknown
+from datadiet.flows.arguments import plain_array
 
 SUFFIXES = (".npy", ".safetensors", ".parquet")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
 _TYPES |= {"U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}
+_OURS = re.compile(r"(.+)@\d+it\.(?:mean|run\d+)")  # of a column of ours
 _ROWS = 1 << 17  # of a Parquet column, decoded together
 
 
@@ -28,9 +31,13 @@ def column(path: str | Path, name: str | None = None) -> np.ndarray:
         raise DatadietError("no such file", where=file)
     try:
         kind = file.suffix.lower()
-        values = _npy(file) if kind == ".npy" else (_safetensors if kind == ".safetensors" else _parquet)(file, name)
-    except (ValueError, OSError, KeyError, EOFError) as error:
-        raise DatadietError(f"cannot be read as a column of scores: {error}", where=file) from None
+        if kind == ".npy":
+            values = plain_array(file, "r")
+        else:
+            values = (_safetensors if kind == ".safetensors" else _parquet)(file, name)
+    except (ValueError, OSError, LookupError, TypeError) as error:
+        reason = str(error) if isinstance(error, (ValueError, OSError)) else "its header is not whole"
+        raise DatadietError(f"cannot be read as a column of scores: {reason}", where=file) from None
     if values.ndim != 1 or values.dtype.kind not in "fiu":
         raise DatadietError(
             f"the scores have shape {values.shape} and type {values.dtype}",
@@ -40,17 +47,14 @@ def column(path: str | Path, name: str | None = None) -> np.ndarray:
     return values
 
 
-def _npy(file: Path) -> np.ndarray:
-    found: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    return found
-
-
 def _safetensors(file: Path, name: str | None) -> np.ndarray:
     with open(file, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > file.stat().st_size:
             raise ValueError("it is truncated, or no safetensors file")
         entries: dict[str, Any] = json.loads(stream.read(length))
+    if not isinstance(entries, dict):
+        raise ValueError("its header is no table of arrays")
     entries.pop("__metadata__", None)
     if 8 + length + max((e["data_offsets"][1] for e in entries.values()), default=0) > file.stat().st_size:
         raise ValueError("it is truncated")
@@ -81,6 +85,21 @@ def _parquet(file: Path, name: str | None) -> np.ndarray:
     except (pa.ArrowException, NotImplementedError) as error:
         raise ValueError(str(error)) from None
     return values
+
+
+def of_table(file: str | Path, name: str | None) -> tuple[str | None, dict[str, Any] | None]:
+    """Whose a column is in a `scores.parquet` of ours: the score it is a mean or a run of, and the scores' manifest."""
+    if Path(file).suffix.lower() != ".parquet":
+        return None, None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        told = json.loads((pq.read_schema(file).metadata or {})[b"datadiet"])
+    except (OSError, pa.ArrowException, LookupError, ValueError):  # not ours; what is wrong with it, reading it tells
+        return None, None
+    found = _OURS.fullmatch(name or "")
+    return (None if found is None else found[1]), told
 
 
 def _one(file: Path, name: str | None, there: list[str]) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
+from datadiet.flows.arguments import out_folder, several, whole
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
-from datadiet.flows.score import warn_if_mixed
+from datadiet.flows.score_folder import warn_if_mixed
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
@@ -103,6 +104,13 @@ class Comparison:
             **self.provenance,
         }
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Comparison:
+        """What `to_json` made, without its provenance."""
+        rows = tuple(Row(r["name"], r["keep"], r["examples"], tuple(r["accuracies"])) for r in content["rows"])
+        per_epoch = max(1, round(content["steps"] / content["epochs"]))
+        return cls(rows, content["split"], content["steps"], per_epoch, content["dataset"])
+
     def __str__(self) -> str:
         width = max(len(row.name) for row in self.rows)
         lines = [f"{self.dataset}: {self.split} accuracy after {describe(self.steps, self.steps_per_epoch)}"]
@@ -153,11 +161,13 @@ def plan_compare(
 ) -> ComparePlan:
     """Resolve and check all that `compare` was asked, and train nothing. Arguments as of `compare`."""
     data, setup = data_room.load(data), Setup.of(setup)
-    if runs < 1:
-        raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    runs = whole(runs, "runs", "--runs")
     seed = check_seed(seed)
     if split not in ("test", "validation"):
         raise unknown("split", split, ("test", "validation"), where="--split")
+    baselines = several(baselines, "baselines", "--baseline")
+    if not isinstance(subsets, Mapping):
+        raise DatadietError("subsets without names", where="compare", fix='give a mapping: {"mine": subset}')
     for baseline in baselines:
         if baseline not in BASELINES:
             raise unknown("baseline", baseline, BASELINES, where="--baseline")
@@ -173,7 +183,7 @@ def plan_compare(
     if recipe is None and preset is None:
         recipe = _recipe_of(checked)
     chosen = recipe_for(data, recipe=recipe, preset=preset, model=model, steps=steps)
-    network = inspect(chosen, data)
+    network = inspect(chosen, data, min(map(len, checked.values()), default=None))
     numerics = environment(chosen, data, network, setup)
     until = chosen.horizon(len(data))
     plan = ComparePlan(data, chosen, split, until, seed, setup, network, numerics, [])
@@ -242,7 +252,7 @@ def execute_compare(
     plan: ComparePlan, out: str | Path | None = None, on_progress: OnProgress | None = None
 ) -> Comparison:
     """Do what a plan says."""
-    folder = None if out is None else Path(out)
+    folder = None if out is None else out_folder(out)
     if folder is not None:
         check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split)
         writable_folder(folder)

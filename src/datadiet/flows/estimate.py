@@ -150,7 +150,9 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
     with as_before():
         numerics.apply()
         device = torch.device(numerics.device)
-        model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args).to(device)
+        model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0).to(
+            device
+        )
         if numerics.channels_last and data.kind == "image":
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +46,8 @@ from datadiet.source import is_ours
 from datadiet.store import Store
 from datadiet.store.runs import Point, RunFolder
 from datadiet.task import classification
-from datadiet.training.checkpoint import make_optimizer, pack, part, unpack
-from datadiet.training.evaluate import predict
+from datadiet.training.checkpoint import load_whole, make_optimizer, pack, part, unpack, whole_state
+from datadiet.training.evaluate import by_model, predict
 from datadiet.training.loop import Moment, Observer, train
 from datadiet.training.observers import Ticker, Trajectories
 from datadiet.training.schedule import learning_rate
@@ -127,19 +127,31 @@ class _Work:
         self.trained = self.taken = 0
         self._begin()
 
+    def _built(self) -> nn.Module:
+        """The network with its initial weights, where and as it is trained."""
+        spec, data = self.task.spec, self.data
+        model = models.build_with(
+            spec.recipe.model,
+            data.input_shape,
+            len(data.classes),
+            spec.recipe.model_args,
+            seed=torch_seed(*spec.stream, "init"),
+        ).to(self.device)
+        if self.task.numerics.channels_last and data.kind == "image":
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    def _copied(self) -> nn.Module:
+        """The network as it is now, built anew: some hold tensors that cannot be copied."""
+        model = self._built()
+        load_whole(model, whole_state(self.model))
+        return model.train(self.model.training)
+
     def _begin(self) -> None:
         """The run before its first step."""
         task, data = self.task, self.data
         recipe, spec = task.spec.recipe, task.spec
-        self.model: nn.Module = models.build(
-            recipe.model,
-            data.input_shape,
-            len(data.classes),
-            seed=torch_seed(*spec.stream, "init"),
-            **recipe.model_args,
-        ).to(self.device)
-        if task.numerics.channels_last and data.kind == "image":
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self._built()
         self.optimizer = make_optimizer(self.model, recipe)
         # Dropout and the like draw from torch's own stream, which checkpoints hold.
         torch.manual_seed(torch_seed(*spec.stream, "torch"))
@@ -294,7 +306,7 @@ class _Work:
                 self.taken += 1
 
     def replay(self, observers: Sequence[Observer], steps: int) -> None:
-        model = deepcopy(self.model)
+        model = self._copied()
         optimizer = make_optimizer(model, self.task.spec.recipe)
         if self.task.mask is not None:
             self.task.mask.hold(model, optimizer)
@@ -327,8 +339,10 @@ class _Work:
             else:
                 model = self._calibrated() if entry.needs == "calibrated" else self.model
                 found[name] = self._finite(
-                    _by_model(entry.compute, model, self.batches, self.task.numerics, self._go_on), f"values of {name}"
+                    by_model(entry.compute, model, self.batches, self.task.numerics, self._go_on), f"values of {name}"
                 )
+            if name in found:
+                found[name] = torch.as_tensor(found[name])  # somebody's may give an array or a list
             if name in found and tuple(found[name].shape) != (len(self.data),):
                 raise DatadietError(
                     f"gave values of shape {tuple(found[name].shape)} for {len(self.data)} examples",
@@ -362,7 +376,7 @@ class _Work:
 
     def _calibrated(self) -> nn.Module:
         """A copy whose batch norm has the statistics of unaugmented training batches."""
-        spec, model = self.task.spec, deepcopy(self.model)
+        spec, model = self.task.spec, self._copied()
         cuts = estimated_on(self.order.indices, spec.recipe.batch_size, stream(*spec.stream, "statistics"))
         reestimate(model, (self.batches.inputs(torch.from_numpy(cut).to(self.device)) for cut in cuts))
         return model
@@ -382,19 +396,3 @@ class _Work:
 
     def _tell(self, step: int) -> None:
         self.context.progress(step, self.task.until)
-
-
-def _by_model(
-    compute: Any, model: nn.Module, batches: Batches, numerics: Numerics, go_on: Callable[[], None]
-) -> torch.Tensor:
-    """A score of the network itself (a gradient norm), batch by batch over all rows; `go_on` may raise between two."""
-    size = min(numerics.scoring_batch, 128)
-    out = []
-    for start in range(0, len(batches), size):
-        go_on()
-        rows = torch.arange(start, min(start + size, len(batches)), device=batches.device)
-        count = len(rows)
-        if count < size:  # every pass has one shape, so that a row's value depends on no other
-            rows = torch.cat([rows, rows[:1].expand(size - count)])
-        out.append(compute(model, batches.inputs(rows), batches.labels[rows])[:count])
-    return torch.cat(out)

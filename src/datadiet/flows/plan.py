@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,18 +17,22 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
 from datadiet.errors import DatadietError, unknown
+from datadiet.flows.arguments import out_folder, whole
 from datadiet.flows.tasks import RESUME_EVERY, RunTask
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
 from datadiet.seeds import digest
 from datadiet.steps import Step
 from datadiet.store import Store
-from datadiet.store.files import read_json, write_json
+from datadiet.store.files import Damaged, read_json, write_json
+from datadiet.training.checkpoint import whole_state
 from datadiet.training.presets import PRESETS, Preset
 from datadiet.training.recipe import Recipe, read_settings
 
 if TYPE_CHECKING:
     from datadiet.flows.spawning import PathTask
+
+log = logging.getLogger(__name__)
 
 DEFAULT_STORE = "datadiet-runs"
 CODE_SCHEME = 2  # of what identifies code, which `source.code_of` says
@@ -59,10 +64,14 @@ class Setup:
     resume_every: float = RESUME_EVERY
 
     def __post_init__(self) -> None:
+        if str(self.store).startswith("~"):
+            object.__setattr__(self, "store", out_folder(self.store))
         if self.engine != "auto":
             ENGINES.get(self.engine, where="--engine")
-        if self.workers is not None and self.workers < 1:
-            raise DatadietError(f"{self.workers} workers cannot do anything", where="--workers", fix="give 1 or more")
+        if self.workers is not None:
+            whole(self.workers, "workers", "--workers")
+        if self.threads is not None:
+            whole(self.threads, "threads", "--threads")
         if not self.resume_every > 0:
             raise DatadietError(f"resume_every is {self.resume_every}", where="setup", fix="seconds, more than 0")
 
@@ -72,6 +81,8 @@ class Setup:
             return cls()
         if isinstance(given, Setup):
             return given
+        if not isinstance(given, Mapping):
+            raise DatadietError(f"{given!r} is no setup", where="setup", fix='give a Setup, or {"store": …}')
         known = [f.name for f in fields(cls)]
         for name in given:
             if name not in known:
@@ -158,6 +169,12 @@ def recipe_for(
         out = Recipe.from_json(settings, base=defaults_for(data, preset, model, recipe)[1].recipe)
     if steps is not None:
         out = out.with_(steps=steps)
+    warmup = Step.parse(out.warmup).resolve(out.steps_per_epoch(len(data)))
+    if warmup > out.horizon(len(data)):
+        log.warning(
+            "the warm-up of %d steps (%s) is longer than the run of %d: its learning rate never comes to %g",
+            warmup, out.warmup, out.horizon(len(data)), out.lr,
+        )  # fmt: skip
     if data.kind != "image" and (out.pad or out.flip):
         out = out.with_(pad=0, flip=False)
     return out
@@ -200,21 +217,28 @@ def check_seed(seed: int, *, where: str = "--seed") -> int:
     return int(seed)  # numpy's are not JSON
 
 
-def inspect(recipe: Recipe, data: Dataset) -> Network:
-    """Build the network once, run two examples through it, and count. Refuses one that does not fit the data."""
-    model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args)
+def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Network:
+    """Build the network once, run two examples through it, and count. Refuses one that does not fit the data.
+
+    Args:
+        smallest: how many examples the smallest subset has that will be trained on.
+    """
+    model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0)
+    weights = None if models.is_own(recipe.model) else models.weights_fingerprint(model)  # before anything runs it
     batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
     sample = batches.inputs(torch.arange(min(2, len(data)), device="cpu"))
     models.check_output(model, sample, len(data.classes))
+    if recipe.batch_size == 1 or smallest == 1:
+        models.check_single(model, sample)
     parameters = sum(p.numel() for p in model.parameters())
-    tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
+    tensors = [value for value in whole_state(model).values() if isinstance(value, torch.Tensor)]
     state = sum(t.numel() * t.element_size() for t in tensors)
     work = _work(model, sample)
-    if models.is_own(recipe.model):
+    if weights is None:
         return Network(parameters, state, work, None)
     # Modules that are imported at the first call are there by now.
     code = models.code_fingerprint(recipe.model, model)
-    return Network(parameters, state, work, models.weights_fingerprint(model), code)
+    return Network(parameters, state, work, weights, code)
 
 
 def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -> Numerics:
@@ -234,15 +258,31 @@ def check_code(recipe: Recipe, network: Network, store: Store) -> None:
     if network.weights is None:
         return
     file = store.root / "models" / f"{digest(recipe.model):016x}-{network.weights}.json"
-    found = read_json(file) if file.exists() else {}
-    if found.get("scheme") != CODE_SCHEME:  # noted in another way, which cannot be compared
+    found: dict[str, Any] = {}
+    if file.exists():
+        try:
+            found = read_json(file)
+        except Damaged as error:
+            log.warning("%s %s, redoing it", file, error.what)
+    if found.get("scheme") == CODE_SCHEME and found["code"] == network.code:
+        return
+    if found.get("scheme") != CODE_SCHEME or not _has_runs(store, recipe.model, network.weights):
+        # Noted in another way, which cannot be compared; or the code failed before its first result, and was mended.
         write_json(file, {"model": recipe.model, "code": network.code, "scheme": CODE_SCHEME})
-    elif found["code"] != network.code:
+    else:
         raise DatadietError(
             f"the code of {recipe.model} changed since its runs in this store were made",
             where=store.root,
             fix="use another --store for the new code, or take the change back",
         )
+
+
+def _has_runs(store: Store, model: str, weights: str) -> bool:
+    for name in store.runs():
+        spec = store.run(name).spec() or {}
+        if (spec.get("recipe", {}).get("model"), spec.get("weights")) == (model, weights):
+            return True
+    return False
 
 
 def _work(model: torch.nn.Module, sample: Any) -> float:

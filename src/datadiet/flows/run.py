@@ -12,6 +12,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import out_folder, several, whole
 from datadiet.flows.compare import (
     FULL,
     ComparePlan,
@@ -119,9 +120,11 @@ def plan_run(
     data = data_room.load(data)
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
+    retrain_runs = whole(retrain_runs, "retraining runs", "--retrain-runs")
+    policies = several(policies, "policies", "--policy")
     plan = plan_score(data, preset=preset, **scoring)
     given = {key: scoring.get(key) for key in ("model", "recipe")}
-    keeps = tuple(keeps if keeps else defaults_for(data, preset, **given)[1].keeps)
+    keeps = tuple(several(keeps, "fractions kept", "--keep") if keeps else defaults_for(data, preset, **given)[1].keeps)
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
@@ -138,9 +141,7 @@ def plan_run(
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
     check_ranking(plan, by, plan.marks[-1])
-    if retrain_runs < 1:
-        raise DatadietError(f"{retrain_runs} retraining runs", where="--retrain-runs", fix="at least 1")
-    folder = Path(out) if out is not None else folder_for(data)
+    folder = out_folder(out) if out is not None else folder_for(data)
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
     ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
     with quiet():  # what our policies cannot select by any scores is refused before there are scores

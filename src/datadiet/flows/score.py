@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import out_folder, several, whole
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.lmc import missing_children, spawned_scores, take_spawned
 from datadiet.flows.plan import (
@@ -32,21 +32,18 @@ from datadiet.flows.plan import (
     marks_for,
     recipe_for,
 )
-from datadiet.flows.sanity import sanity
+from datadiet.flows.score_folder import check_folder, identity, warn_if_mixed, write_folder
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, codes_of_scores, columns, defined_at, folder_of, functions_of
 from datadiet.numerics import Numerics
-from datadiet.scores import SCORES, ScoreTable, load_table
-from datadiet.scores.export import SCHEMA, shard_path
+from datadiet.scores import SCORES, ScoreTable
 from datadiet.steps import Step
 from datadiet.store import Store
-from datadiet.store.files import Damaged, read_json, read_tensors, writable_folder, write_json, write_tensors
+from datadiet.store.files import writable_folder
 from datadiet.store.lock import FolderLock
 from datadiet.training.recipe import Recipe, RunSpec
 
 log = logging.getLogger(__name__)
-
-IDENTITY = ("fingerprint", "recipe", "seed", "weights", "code")  # what two scorings must share to be one
 
 
 @dataclass(frozen=True)
@@ -98,15 +95,14 @@ def plan_score(
     defaults = None
     if runs is None or at is None or scores is None:
         defaults = defaults_for(data, preset, model, recipe)[1]
-    runs = runs if runs is not None else defaults.runs  # type: ignore[union-attr]
-    if runs < 1:
-        raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    runs = whole(runs if runs is not None else defaults.runs, "runs", "--runs")  # type: ignore[union-attr]
     seed = check_seed(seed)
     if at is None:
         per, horizon = chosen.steps_per_epoch(len(data)), chosen.horizon(len(data))
         at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
-    marks = marks_for(chosen, data, [at] if isinstance(at, (str, int, Integral, Step)) else at)
-    names = check_scores(list(scores) if scores is not None else list(defaults.scores), marks)  # type: ignore[union-attr]
+    marks = marks_for(chosen, data, several(at, "steps", "--at"))
+    named = defaults.scores if scores is None else scores  # type: ignore[union-attr]
+    names = check_scores(several(named, "scores", "--score"), marks)
     if "input_norm" in names and data.kind == "tokens":
         raise DatadietError("token inputs have no norm", where="--score", fix="leave input_norm out")
     network = inspect(chosen, data)
@@ -219,7 +215,7 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     store = Store(plan.setup.store)
     writable_folder(store.root)
     check_code(plan.recipe, plan.network, store)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else out_folder(out)
     if folder is not None:
         check_folder(folder, plan)
         writable_folder(folder)
@@ -230,42 +226,8 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     table = _from_store(plan)
     if folder is not None:
         with FolderLock(folder):  # another process may have added to the folder in the meantime
-            _write(folder, plan, table, check_folder(folder, plan))
+            write_folder(folder, plan, table, check_folder(folder, plan))
     return table
-
-
-def warn_if_mixed(environments: Sequence[Mapping[str, Any]]) -> None:
-    """Say so where results of several numeric environments stand beside each other."""
-    if len(environments) > 1:
-        log.warning("these results are of %d numeric environments; their last bits differ by that", len(environments))
-
-
-def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
-    """The manifest that is in a scoring folder, if it is of this very scoring; {} where there is none."""
-    file = folder / "manifest.json"
-    if not file.exists():
-        return {}
-    manifest = read_json(file, schema=SCHEMA)
-    mine = _identity(plan)
-    # A folder of before the code was noted says nothing of it.
-    differ = [key for key in IDENTITY if manifest.get(key) != mine[key] and (key in manifest or key != "code")]
-    if manifest.get("what") != "scores" or differ:
-        raise DatadietError(
-            f"holds another job's results (other {', '.join(differ) or 'kind'})",
-            where=folder,
-            fix="choose another --out, or move that folder away",
-        )
-    return manifest
-
-
-def _identity(plan: ScorePlan) -> dict[str, Any]:
-    return {
-        "fingerprint": plan.data.fingerprint,
-        "recipe": plan.recipe.to_json(),
-        "seed": plan.seed,
-        "weights": plan.network.weights,
-        "code": plan.network.code,
-    }
 
 
 def _from_store(plan: ScorePlan) -> ScoreTable:
@@ -282,7 +244,7 @@ def _from_store(plan: ScorePlan) -> ScoreTable:
     data = plan.data
     manifest = {
         "what": "scores",
-        **_identity(plan),
+        **identity(plan),
         "dataset": data.name,
         "source": dict(data.source),
         "examples": len(data),
@@ -317,74 +279,3 @@ def _load(folder: Any, name: str, step: int) -> np.ndarray:
         raise DatadietError(f"the shard {name} at step {step} is gone", where=folder.path, fix="run the command again")
     values: np.ndarray = found[0]
     return values
-
-
-def _whole(file: Path, meta: Mapping[str, Any]) -> bool:
-    """Whether a shard is there, matches its checksum, and is the one that belongs there."""
-    if not file.exists():
-        return False
-    try:
-        return read_tensors(file)[1] == meta
-    except Damaged as error:
-        log.warning("%s %s, redoing it", file, error.what)
-        return False
-
-
-def _there(folder: Path, name: str, step: int, runs: int) -> bool:
-    """Whether the shards of an earlier scoring, whose store may be gone, can still be read."""
-    try:
-        for run in range(runs):
-            read_tensors(shard_path(folder, run, name, step))
-    except DatadietError as error:
-        log.warning("%s; %s at step %d is left out of the table: ask for it again to have it", error, name, step)
-        return False
-    return True
-
-
-def _write(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mapping[str, Any]) -> None:
-    """The scoring folder: shards first, the manifest that names them after, then the export."""
-    data = plan.data
-    for run, (_, task) in enumerate(plan.tasks):
-        source = folder_of(task)
-        for name, step in plan.asked:
-            target = shard_path(folder, run, name, step)
-            found = source.load_shard(name, step)
-            assert found is not None, "a finished job left no shard"
-            meta = {"run": source.name, "score": name, "step": step, **found[1]}
-            if not _whole(target, meta):
-                write_tensors(target, {"values": found[0]}, meta)
-    arrays = {"labels": data.labels}
-    if data.noise is not None:
-        arrays |= {"corrupted": data.corrupted, "chosen": data.chosen, "original": data.original_labels}
-    if data.rows is not None:
-        arrays["rows"] = data.rows
-    write_tensors(folder / "examples.safetensors", arrays, {"fingerprint": data.fingerprint})
-    manifest = dict(table.provenance)
-    # Runs and steps that were taken by another version of a score's code do not stand beside those of this one.
-    codes = {column: code for name, code in plan.tasks[0][1].codes.items() for column in columns([name])}
-    taken, asked = before.get("codes", {}), {name for name, _ in plan.asked}
-    known = {
-        (name, step): runs
-        for name, step, runs in before.get("columns", [])
-        if (name not in asked or taken.get(name) == codes.get(name)) and _there(folder, name, step, runs)
-    }
-    manifest["codes"] = {**taken, **{name: codes[name] for name in asked if name in codes}}
-    for name, step, runs in manifest["columns"]:
-        known[(name, step)] = max(runs, known.get((name, step), 0))
-    manifest["columns"] = [[name, step, runs] for (name, step), runs in sorted(known.items())]
-    manifest["runs"] = max(known.values())
-    earlier = [one for one in before.get("numerics", []) if one not in manifest["numerics"]]
-    if earlier:
-        manifest["numerics"] = [*earlier, *manifest["numerics"]]
-        warn_if_mixed(manifest["numerics"])
-    if len(before.get("run_names", [])) > len(manifest["run_names"]):
-        manifest["run_names"] = before["run_names"]
-    whole = table
-    if len(known) > len(plan.asked) or manifest["runs"] > plan.runs:
-        write_json(folder / "manifest.json", manifest, schema=SCHEMA)
-        whole = load_table(folder)
-        object.__setattr__(whole, "ids", data.train.ids)
-    whole.to_parquet(folder / "scores.parquet")
-    write_json(folder / "sanity.json", sanity(whole, data).to_json())
-    write_json(folder / "manifest.json", manifest, schema=SCHEMA)
-    object.__setattr__(table, "path", folder)

@@ -11,7 +11,8 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset, Fingerprint
 from datadiet.errors import DatadietError
-from datadiet.flows.columns import SUFFIXES, column
+from datadiet.flows.arguments import plain_array
+from datadiet.flows.columns import SUFFIXES, column, of_table
 from datadiet.flows.plan import check_seed
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.selection import Subset
@@ -49,13 +50,24 @@ def select(
         A Subset, which stands for its (M,) sorted row indices wherever an array is wanted.
     """
     seed = check_seed(seed)
+    if by is not None and not isinstance(by, str):
+        raise DatadietError(f"by is {by!r}, no name of a score", where="select", fix="say keep= for the part kept")
+    fingerprint: str | None = None
     if isinstance(scores, (str, Path)):
         if Path(scores).suffix.lower() in SUFFIXES:
+            score, told = of_table(scores, by)
             scores = column(scores, by)
+            fingerprint = None if told is None else told.get("fingerprint")
+            if score is not None and score in SCORES:  # harder may be lower
+                scores = SCORES.get(score).sign * scores
         else:
             scores = load_table(scores)
     if not isinstance(scores, ScoreTable):
-        return select_rows(scores, keep, policy, labels=labels, balanced=balanced, seed=seed, **options)
+        if at is not None:
+            raise DatadietError("plain values have no steps", where="--at", fix="leave it out")
+        return select_rows(
+            scores, keep, policy, labels=labels, balanced=balanced, fingerprint=fingerprint, seed=seed, **options
+        )
     table = scores
     if by is None:
         if policy != "random":
@@ -69,10 +81,11 @@ def select(
         step = table.step(by, at)
     undefined = np.flatnonzero(~np.isfinite(difficulty))
     if len(undefined):
+        followed = by is not None and by in SCORES and SCORES.get(by).needs == "trajectory"
         raise DatadietError(
-            f"{len(undefined)} examples have no {by} at step {step} yet, the first is row {undefined[0]}",
+            f"{len(undefined)} examples have no finite {by} at step {step}, the first is row {undefined[0]}",
             where=table.path,
-            fix="take the score later, when every example has been visited",
+            fix="take the score later, when every example has been visited" if followed else "another score, or step",
         )
     subset = select_rows(
         difficulty,
@@ -81,7 +94,7 @@ def select(
         labels=table.labels if labels is None else labels,
         class_names=table.classes if labels is None else (),
         balanced=balanced,
-        fingerprint=table.fingerprint,
+        fingerprint=table.fingerprint or None,  # of a loop of somebody's own there is none
         seed=seed,
         **options,
     )
@@ -98,7 +111,10 @@ def select(
 
 
 def save_subset(subset: Subset, path: str | Path) -> Path:
-    """Write a subset: `.safetensors` with the dataset's fingerprint and the policy, or plain `.npy` or `.txt` rows."""
+    """Write a subset: `.safetensors` with the dataset's fingerprint and the policy, or plain `.npy` or `.txt` rows.
+
+    Rows count the training set; where a test split was cut off the source, `data.rows[subset]` are the source's.
+    """
     file = Path(path)
     kind = file.suffix.lower()
     if kind == ".safetensors":
@@ -190,7 +206,7 @@ def _built(
 def _plain_rows(file: Path) -> np.ndarray:
     try:
         if file.suffix.lower() == ".npy":
-            return np.load(file, allow_pickle=False)
+            return plain_array(file)
         return np.array([int(line) for line in file.read_text().split()], np.int64)
-    except (ValueError, OverflowError, OSError, EOFError) as error:
+    except (ValueError, OverflowError, OSError) as error:
         raise DatadietError(f"cannot be read as row numbers: {error}", where=file) from None

@@ -159,7 +159,7 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
     recipe, device = task.recipe, torch.device(task.numerics.device)
     batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
     labels = batches.labels if task.labels is None else torch.from_numpy(task.labels).to(device)
-    model = models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args).to(device)
+    model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0).to(device)
     if task.numerics.channels_last and data.kind == "image":
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     states = []

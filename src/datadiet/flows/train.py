@@ -8,6 +8,7 @@ from typing import Any
 
 from datadiet import models
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import out_folder
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, check_folder, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.tasks import folder_of
@@ -33,7 +34,7 @@ def _masked(plan: ComparePlan, given: Mask | str | Path) -> ComparePlan:
     mask, where = (given, "mask") if isinstance(given, Mask) else (Mask.load(given), str(given))
     recipe, data = plan.recipe, plan.data
     mask.check(
-        models.build(recipe.model, data.input_shape, len(data.classes), seed=0, **recipe.model_args), where=where
+        models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0), where=where
     )
     groups = [
         (
@@ -49,7 +50,7 @@ def execute_train(
     plan: ComparePlan, out: str | Path, on_progress: OnProgress | None = None
 ) -> tuple[Comparison, list[Path]]:
     """Train, and write `weights-<run>.safetensors` (a state dict) and `comparison.json` to a folder."""
-    folder = Path(out)
+    folder = out_folder(out)
     first = plan.tasks[0][1].spec
     what: dict[str, str | None] = {"subset": first.subset, "mask": first.mask}
     # Other rows of a comparison replace each other; weights of two trainings in one folder would be mixed up.

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import several, whole
 from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, percent, plan_compare, results
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup
 from datadiet.flows.rehearsal import all_done, made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import select
-from datadiet.scores import ScoreTable
+from datadiet.scores import ScoreTable, load_table
 from datadiet.selection import Subset
 from datadiet.selection.balance import largest_offset
 from datadiet.selection.counts import fraction
@@ -159,8 +161,7 @@ def plan_tune(
     when = Step(Fraction(at, recipe.steps_per_epoch(len(data))), "ep")
     scoring = plan_score(cut, scores=[by], runs=score_runs, at=[when], recipe=recipe, seed=seed, setup=setup)
     check_ranking(scoring, by, scoring.marks[-1])
-    if runs < 1:
-        raise DatadietError(f"{runs} runs", where="--runs", fix="at least 1")
+    runs, test_runs = whole(runs, "runs", "--runs"), whole(test_runs, "test runs", "test_runs", least=0)
     grid = tuple(grid_of(keeps, offsets, (data, cut) if balanced else ()))
     plan = TunePlan(data, by, at, scoring, grid, balanced, runs, test_runs)
     table = made_up_scores(scoring)
@@ -172,7 +173,7 @@ def plan_tune(
 
 def tune_window(
     data: Any,
-    table: ScoreTable,
+    table: ScoreTable | str | Path,
     by: str,
     *,
     keeps: Sequence[float] = (0.5,),
@@ -190,7 +191,7 @@ def tune_window(
 
     Args:
         data: the Dataset that `table` scores.
-        table: scores of the whole training set, to which the choice is applied.
+        table: scores of the whole training set, to which the choice is applied, or their folder.
         by, at: which score, at which step.
         keeps: the fractions kept that are tried.
         offsets: those that are tried; default every tenth that fits each keep (and, balanced, each class), the largest
@@ -199,6 +200,7 @@ def tune_window(
         runs: training runs of each point of the grid.
         test_runs: of the choice, full data and random; 0 for no test.
     """
+    table = load_table(table) if isinstance(table, (str, Path)) else table
     plan = plan_tune_of(
         data,
         table,
@@ -249,6 +251,8 @@ def grid_of(
 ) -> list[tuple[float, float]]:
     """The points (keep, offset) that lie in range; of those not stated, also within each class of these datasets."""
     out: list[tuple[float, float]] = []
+    keeps = several(keeps, "fractions kept", "--keep")
+    offsets = None if offsets is None else several(offsets, "offsets", "--offset")
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
@@ -262,6 +266,11 @@ def grid_of(
                 f"no offset of {', '.join(map(str, offsets))} leaves room for keep {keep}", where="--offset"
             )
         out.extend((float(keep), offset) for offset in fitting)
+    for offset in offsets or ():
+        if not -1e-9 <= offset <= 1 - min(keeps) + 1e-9:
+            raise DatadietError(
+                f"offset {offset} leaves no room for any keep", where="--offset", fix="offset + keep must be at most 1"
+            )
     return out
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.data.dataset import Dataset
+from datadiet.flows.arguments import out_folder
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.plan import Plan, Runs, check_code
 from datadiet.flows.score import execute_score
@@ -55,7 +56,7 @@ def find_tickets(
 
 def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> Lottery:
     """Do what a plan says."""
-    folder = None if out is None else Path(out)
+    folder = None if out is None else out_folder(out)
     if folder is not None:
         check_folder(folder, _provenance(plan))
         writable_folder(folder)

@@ -15,6 +15,7 @@ from datadiet import models
 from datadiet.data.dataset import Dataset
 from datadiet.data.noise import parse as parse_noise
 from datadiet.errors import DatadietError, unknown
+from datadiet.flows.arguments import several, whole
 from datadiet.flows.plan import Network, Setup, check_seed, defaults_for, environment, inspect, recipe_for
 from datadiet.flows.score import ScorePlan, check_ranking, plan_score
 from datadiet.lottery.presets import lottery_preset
@@ -107,11 +108,13 @@ def plan_tickets(
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
     each = list(score_runs.values()) if isinstance(score_runs, Mapping) else [score_runs]
+    instruments = several(instruments, "instruments", "--instrument")
+    exempt = several(exempt, "layers", "--exempt")
+    pretrain = [pretrain] if isinstance(pretrain, (str, Pretraining)) else pretrain
     numbers = [("levels", levels, 0), ("replicates", replicates, 1), *(("score runs", one, 1) for one in each)]
     for what, value, least in numbers:
-        if value is not None and value < least:
-            flag = f"--{what.replace(' ', '-')}"
-            raise DatadietError(f"{value} {what}", where=flag, fix=f"at least {least}")
+        if value is not None:
+            whole(value, what, f"--{what.replace(' ', '-')}", least)
     as_fraction(fraction)
     RULES.get(rule, where="--prune")
     for choice, legal, flag in ((rewind, REWINDS, "--rewind"), (balanced, ("paper", "yes", "no"), "--balanced")):
@@ -208,7 +211,7 @@ def plan_tickets(
     }  # fmt: skip
     for name, scoring in scorings.items():
         check_ranking(scoring, name, scoring.marks[-1], where="--score-at")
-    built = models.build(chosen.model, data.input_shape, len(data.classes), seed=0, **chosen.model_args)
+    built = models.build_with(chosen.model, data.input_shape, len(data.classes), chosen.model_args, seed=0)
     dense = Mask.full(built)
     if not dense.tensors:
         raise DatadietError(

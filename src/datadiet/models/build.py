@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,13 @@ for _name, _builder in _OURS.items():
 
 
 def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | None = None, **args: Any) -> nn.Module:
+    """A network with fresh weights, in train mode on the CPU: `build_with`, the builder's own arguments by keyword."""
+    return build_with(name, input_shape, classes, args, seed=seed)
+
+
+def build_with(
+    name: str, input_shape: Sequence[int], classes: int, args: Mapping[str, Any], *, seed: int | None = None
+) -> nn.Module:
     """A network with fresh weights, in train mode on the CPU.
 
     Args:
@@ -50,7 +57,7 @@ def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | No
         classes: the number of logits.
         seed: of the weights, which are then the same byte for byte, and the global random streams (torch's,
             numpy's, Python's) are left untouched; None draws them from these.
-        args: the builder's own (`init=`, `width=`, …).
+        args: the builder's own (`init`, `width`, …), which may have any name, `seed` too.
     """
     shape, classes = checked_shape(input_shape), positive(classes, "classes")
     if name not in MODELS and not is_foreign(str(name)):
@@ -58,7 +65,7 @@ def build(name: str, input_shape: Sequence[int], classes: int, *, seed: int | No
         raise DatadietError(error.what, fix=f"{error.fix}; or package.module:function for one of your own")
     with _stream(seed), torch.device("cpu"):
         if is_foreign(name):
-            return build_foreign(name, shape, classes, **args)
+            return build_foreign(name, shape, classes, args)
         builder = MODELS.get(name)
         check_arguments(builder, args, name, given=("input_shape", "classes"))
         return builder(shape, classes, **args)
@@ -114,6 +121,7 @@ def _stream(seed: int | None) -> Iterator[None]:
     cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=cuda):
         # torch.manual_seed would also seed devices that are not in use yet, and nothing would set them back.
+        seed = int(seed)  # numpy's are not taken
         torch.default_generator.manual_seed(seed)
         for device in cuda:
             torch.cuda.default_generators[device].manual_seed(seed)

@@ -27,8 +27,9 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
                 fix="give the layer its input size, nn.Linear for nn.LazyLinear",
             )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    pair = _first_two(sample_batch, device)
+    pair = _first(sample_batch, 2, device)
     modes = [(module, module.training) for module in model.modules()]
+    places = [(module, dict(module._buffers)) for module in model.modules()]  # training may put others in their place
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     cuda = [device.index or 0] if device.type == "cuda" else []
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -49,10 +50,26 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     finally:
         for module, training in modes:
             module.training = training
+        for module, before in places:
+            module._buffers.clear()
+            module._buffers.update(before)
         with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+            for buffer, value in buffers:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def check_single(model: nn.Module, sample_batch: Any) -> None:
+    """Raise unless the model can train on batches of one example, which batch norm over (B, C) cannot."""
+    one = _first(sample_batch, 1, next((p.device for p in model.parameters()), torch.device("cpu")))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.train()(**one) if isinstance(one, dict) else model.train()(one)
+    except ValueError as error:
+        raise DatadietError(
+            f"the model cannot train on batches of one example: {' '.join(str(error).split())}",
+            fix="keep more examples, or have larger batches",
+        ) from error
 
 
 def _check_logits(output: Any, classes: int, mode: str) -> None:
@@ -87,12 +104,12 @@ def weights_fingerprint(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def _first_two(batch: Any, device: torch.device) -> Any:
+def _first(batch: Any, count: int, device: torch.device) -> Any:
     if isinstance(batch, dict):
-        return {key: _first_two(value, device) for key, value in batch.items()}
-    if len(batch) < 2:
-        raise DatadietError("the sample has fewer than 2 examples", fix="pass a batch of two or more")
-    return batch[:2].to(device)
+        return {key: _first(value, count, device) for key, value in batch.items()}
+    if len(batch) < count:
+        raise DatadietError(f"the sample has fewer than {count} examples", fix="pass a batch of two or more")
+    return batch[:count].to(device)
 
 
 def _shape(pair: Any) -> str:

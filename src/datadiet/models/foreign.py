@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,12 +28,12 @@ def is_foreign(name: str) -> bool:
     return ":" in name
 
 
-def build_foreign(name: str, input_shape: Sequence[int], classes: int, **arguments: Any) -> nn.Module:
+def build_foreign(name: str, input_shape: Sequence[int], classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     """Import, call, check. Everything that can go wrong is one line that names the model."""
     function, folder = _find(name)
     offered = {"input_shape": tuple(input_shape), "classes": classes}
     check_arguments(function, arguments, name, given=list(offered))
-    passed = {key: value for key, value in offered.items() if _takes(function, key)} | arguments
+    passed = {key: value for key, value in offered.items() if _takes(function, key)} | dict(arguments)
     with _importing_from(folder):
         try:
             model = function(**passed)

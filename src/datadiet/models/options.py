@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from datadiet.errors import DatadietError
@@ -37,9 +38,9 @@ def checked_shape(input_shape: Any) -> tuple[int, ...]:
 
 
 def positive(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise DatadietError(f"{name} is {value!r}", fix="write a whole number, 1 or more")
-    return value
+    return int(value)
 
 
 def one_of(value: Any, name: str, legal: Iterable[str]) -> str:
@@ -56,7 +57,7 @@ def flag(value: Any, name: str) -> bool:
 
 
 def check_arguments(
-    function: Callable[..., Any], arguments: dict[str, Any], name: str, given: Sequence[str] = ()
+    function: Callable[..., Any], arguments: Mapping[str, Any], name: str, given: Sequence[str] = ()
 ) -> None:
     """Raise for an argument the builder does not take, naming those it takes; and for one that is missing.
 
@@ -67,6 +68,9 @@ def check_arguments(
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # a builtin without a signature says itself what it refuses
         return
+    for argument in arguments:
+        if argument in given:
+            raise DatadietError(f"{argument} of the model {name!r} follows from the data", fix="leave it out")
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     legal = [p.name for p in named if p.name not in given]
     words = f"it takes {', '.join(legal)}" if legal else "it takes no arguments"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datadiet.errors import DatadietError
-from datadiet.store.files import atomic, read_json, read_tensors
+from datadiet.store.files import Damaged, atomic, read_json, read_tensors
 
 if TYPE_CHECKING:
     from datadiet.scores.table import ScoreTable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+EXAMPLES = "examples.safetensors"
 
 
 def write_parquet(table: ScoreTable, path: Path) -> Path:
@@ -52,10 +54,15 @@ def load_table(folder: str | Path) -> ScoreTable:
     manifest = read_json(file, schema=SCHEMA)
     if manifest.get("what") != "scores":
         raise DatadietError("is no scoring folder", where=path, fix="make one with `datadiet score`")
-    arrays, _ = read_tensors(path / "examples.safetensors")
+    arrays, told = read_tensors(path / EXAMPLES)
+    if told.get("fingerprint") != manifest["fingerprint"]:
+        raise DatadietError("is of other data than the manifest", where=path / EXAMPLES, fix="score again")
     shards: dict[tuple[str, int], list[Callable[[], np.ndarray]]] = {}
     for name, step, runs in manifest["columns"]:
-        shards[(name, step)] = [_reader(shard_path(path, run, name, step)) for run in range(runs)]
+        shards[(name, step)] = [
+            partial(read_shard, shard_path(path, run, name, step), name, step, manifest["fingerprint"])
+            for run in range(runs)
+        ]
     return ScoreTable(
         shards=shards,
         labels=arrays["labels"],
@@ -71,13 +78,14 @@ def load_table(folder: str | Path) -> ScoreTable:
     )
 
 
-def _reader(file: Path) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        arrays, _ = read_tensors(file)
-        values: np.ndarray = arrays["values"]
-        return values
-
-    return read
+def read_shard(file: Path, name: str, step: int, fingerprint: str) -> np.ndarray:
+    """The values of one run that a scoring folder keeps in `file`, which must say that it is of these."""
+    arrays, told = read_tensors(file)
+    for key, value in (("score", name), ("step", step), ("fingerprint", fingerprint)):
+        if told.get(key, value) != value:
+            raise Damaged(f"is out of place (it says {key} {told[key]}, not {value})", where=file, fix="score again")
+    values: np.ndarray = arrays["values"]
+    return values
 
 
 def _ids(folder: Path) -> list[Any] | None:

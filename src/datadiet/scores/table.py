@@ -82,7 +82,7 @@ class ScoreTable:
     def mean(self, name: str, at: str | int | None = None) -> np.ndarray:
         """(N,) float64 mean over the runs that have a value; NaN where none has."""
         values = self.values(name, at).astype(np.float64)
-        there = np.isfinite(values)
+        there = ~np.isnan(values)
         if there.all():
             return values.mean(0)
         count = there.sum(0)
@@ -92,7 +92,7 @@ class ScoreTable:
     def sem(self, name: str, at: str | int | None = None) -> np.ndarray:
         """(N,) float64 standard error of the mean; NaN below two runs."""
         values = self.values(name, at).astype(np.float64)
-        there = np.isfinite(values)
+        there = ~np.isnan(values)
         count = there.sum(0)
         centred = np.where(there, values - self.mean(name, at), 0.0)
         enough = count > 1

@@ -22,12 +22,15 @@ class TooSmall(DatadietError):
 
     def __init__(self, number: int, words: str, fix: str, name: str = "") -> None:
         super().__init__(f"class {name or number} {words}", fix=fix)
-        self._given = number, words, fix
+        self._given = number, words, fix, name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (TooSmall, self._given)
 
     def named(self, names: Sequence[str]) -> TooSmall:
         """The same with the class's name, where there is one."""
         number = self._given[0]
-        return TooSmall(*self._given, names[number]) if number < len(names) else self
+        return TooSmall(*self._given[:3], names[number]) if number < len(names) else self
 
 
 def checked_labels(labels: npt.ArrayLike | None, n: int, *, needed_by: str | None = None) -> Array:

@@ -20,6 +20,8 @@ from datadiet.selection.subset import Subset
 
 log = logging.getLogger(__name__)
 
+ROUNDING = Fraction(1, 10**9)  # 1 - 0.7 is a little more than 0.3
+
 
 def select(
     difficulty: npt.ArrayLike,
@@ -59,7 +61,7 @@ def select(
         options["balanced"] = True
     check_options(policy, function, options)
     for name in ("offset", "beta"):
-        if name in options and counts.fraction(options[name], name) + counts.fraction(keep, "keep") > 1:
+        if name in options and counts.fraction(options[name], name) + counts.fraction(keep, "keep") > 1 + ROUNDING:
             raise DatadietError(
                 f"{name} {options[name]} and keep {keep} leave the range",
                 fix=f"{name} + keep must be at most 1",

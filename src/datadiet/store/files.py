@@ -32,6 +32,7 @@ _KEY = "datadiet"
 _DIGEST = 32
 _BLANK = "0" * (2 * _DIGEST)
 _CHUNK = 1 << 24
+FOREIGN = "give another path, or where datadiet made it, make it again"  # nothing tells whose file it is
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 
 # safetensors name -> little-endian numpy type; bfloat16 and the 8-bit floats exist in torch only.
@@ -85,7 +86,7 @@ def read_json(path: str | os.PathLike[str], *, schema: int = 1) -> dict[str, Any
         if not isinstance(found, int):
             raise TypeError("schema")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, "not a whole JSON file of datadiet") from error
+        raise _damaged(path, "not a whole JSON file of datadiet", FOREIGN) from error
     _refuse_newer(path, found, schema)
     checksum = body.pop("checksum", None)
     if checksum != _digest(body):
@@ -150,7 +151,7 @@ def read_tensors(
         with open(path, "rb") as file:
             length = os.fstat(file.fileno()).st_size
             if length < 8:
-                raise _damaged(path, "it is truncated")
+                raise _damaged(path, "it is truncated", FOREIGN)
             buffer: Any
             if mmap:
                 buffer = memory.mmap(file.fileno(), 0, access=memory.ACCESS_COPY)
@@ -162,12 +163,12 @@ def read_tensors(
     view = memoryview(buffer)[:length]
     start = 8 + int.from_bytes(view[:8], "little")
     if start > length or start > _LONGEST_HEADER:
-        raise _damaged(path, "it is truncated or no safetensors file")
+        raise _damaged(path, "it is truncated or no safetensors file", FOREIGN)
     try:
         entries = json.loads(bytes(view[8:start]).decode())
         metadata = entries.pop("__metadata__", {})
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "its header is not readable") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "its header is not readable", FOREIGN) from error
     if not (isinstance(metadata, dict) and _KEY in metadata):
         raise _not_ours(path)
     try:
@@ -273,8 +274,8 @@ def _digest(body: Any) -> str:
     return hashlib.blake2b(_canonical(body).encode(), digest_size=16).hexdigest()
 
 
-def _damaged(path: str | os.PathLike[str], how: str) -> Damaged:
-    return Damaged(f"is damaged ({how})", where=os.fspath(path), fix="remove it; it can be made again")
+def _damaged(path: str | os.PathLike[str], how: str, fix: str = "remove it; it can be made again") -> Damaged:
+    return Damaged(f"is damaged ({how})", where=os.fspath(path), fix=fix)
 
 
 def _not_ours(path: str | os.PathLike[str]) -> NotOurs:

@@ -66,7 +66,7 @@ class Store:
                     "is no store.json of datadiet", where=self._layout, fix="give another folder as the store"
                 ) from None
             log.warning("%s %s, redoing it", self._layout, error.what)
-            with suppress(PermissionError):
+            with suppress(OSError):
                 self._layout.unlink(missing_ok=True)
         except DatadietError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
@@ -318,7 +318,7 @@ def _unless_damaged(file: Path, read: Callable[[], T]) -> T | None:
         return read()
     except (Damaged, NotOurs) as error:  # in a run's own folder every file is ours
         log.warning("%s %s, redoing it", file, error.what)
-        with suppress(PermissionError):  # someone else's store: writing will say so, reading need not
+        with suppress(OSError):  # someone else's store, or one to read only: writing will say so, reading need not
             file.unlink(missing_ok=True)
         return None
     except DatadietError as error:

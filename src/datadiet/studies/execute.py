@@ -16,6 +16,7 @@ import datadiet.data as data_room
 from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, Interrupted
+from datadiet.flows.arguments import out_folder
 from datadiet.flows.estimate import Estimate, estimates
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup, check_seed, recipe_for
@@ -143,7 +144,7 @@ def plan(
     with quiet():
         study.measure(job)
     noise_part = "" if about.noise is None else f"-{about.noise.kind}{about.noise.fraction:g}"
-    folder = Path(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
+    folder = out_folder(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
     stages = tuple(job.plans)
     return StudyPlan(study, replace(job, rehearsal=False, plans=[], _tables={}), folder, stages)
 
@@ -220,7 +221,7 @@ def run_all(
                 log.warning("%s failed: %s", name, error)
             except Exception as error:  # a mistake in one study must not cost the others
                 failed[name] = _unexpected(name, error)
-    return results, failed, page(results, failed, Path(out) / "studies")
+    return results, failed, page(results, failed, out_folder(out) / "studies")
 
 
 def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, StudyPlan | DatadietError]:
@@ -260,9 +261,9 @@ def _labels(given: Any, data: Dataset) -> np.ndarray:
 def _values(given: Any, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Memorisation values of some rows, checked."""
     rows, values = (np.asarray(one) for one in given)
-    if rows.shape != values.shape or rows.ndim != 1 or rows.dtype.kind not in "iu":
+    if rows.shape != values.shape or rows.ndim != 1 or rows.dtype.kind not in "iu" or values.dtype.kind not in "fiub":
         raise DatadietError(
-            f"rows of shape {rows.shape} and values of shape {values.shape}",
+            f"rows of shape {rows.shape} and values of shape {values.shape} and type {values.dtype}",
             where="memorization values",
             fix="give whole row numbers (M,) and a value for each",
         )

@@ -64,19 +64,34 @@ def whole_state(model: nn.Module, tensors: Tensors | None = None) -> dict[str, A
     """
     if tensors is None:
         return {**model.state_dict(), **unsaved(model)}
-    kept = part(tensors, "buffer/")
-    return {**part(tensors, "model/"), **{n: kept.get(n, t).clone() for n, t in unsaved(model).items()}}
+    kept = {name: t.clone() for name, t in part(tensors, "buffer/").items()}
+    return {**part(tensors, "model/"), **unsaved(model), **kept}
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Put what `whole_state` gave into a network of the same shape."""
-    own = unsaved(model)
-    model.load_state_dict({name: value for name, value in state.items() if name not in own})
-    with torch.no_grad():
-        for name in own.keys() & state.keys():
-            buffer, value = own[name], state[name].to(own[name].device)
-            if not torch.equal(buffer, value):  # an expanded constant cannot be written to
+    left_out = _load_unsaved(model, state)
+    model.load_state_dict({name: value for name, value in state.items() if name not in left_out})
+
+
+@torch.no_grad()
+def _load_unsaved(model: nn.Module, values: Mapping[str, Any]) -> set[str]:
+    """Set the buffers that a state dict leaves out, and say which these are; a cache may have no value here, or another
+    size, and a constant may be expanded, which cannot be written to."""
+    saved, found = model.state_dict().keys(), set()
+    for prefix, module in model.named_modules():
+        for own, buffer in module._buffers.items():
+            name = f"{prefix}.{own}" if prefix else own
+            if name in saved or name not in values:
+                continue
+            found.add(name)
+            value = values[name] if buffer is None else values[name].to(buffer.device)
+            if buffer is None or buffer.shape != value.shape or 0 in buffer.stride():
+                if buffer is None or not torch.equal(buffer, value):
+                    module._buffers[own] = value.clone()
+            else:
                 buffer.copy_(value)
+    return found
 
 
 def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) -> None:
@@ -92,11 +107,7 @@ def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) ->
 def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer, *, where: object = None) -> None:
     """Restore weights, optimiser and random state; observers take their own part."""
     load_weights(model, tensors, where=where)
-    own = unsaved(model)
-    with torch.no_grad():
-        for name, value in part(tensors, "buffer/").items():
-            if name in own:
-                own[name].copy_(value)
+    _load_unsaved(model, part(tensors, "buffer/"))
     state: dict[int, dict[str, Any]] = {}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in part(tensors, "optimizer/").items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,4 +46,20 @@ def predict(model: nn.Module, batches: Batches, numerics: Numerics, rows: np.nda
             inputs = batches.inputs(part)
             logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
             out.append(logits[:count].float())
+    return torch.cat(out)
+
+
+def by_model(
+    compute: Any, model: nn.Module, batches: Batches, numerics: Numerics, go_on: Callable[[], None]
+) -> torch.Tensor:
+    """A score of the network itself (a gradient norm), batch by batch over all rows; `go_on` may raise between two."""
+    size = min(numerics.scoring_batch, 128)
+    out = []
+    for start in range(0, len(batches), size):
+        go_on()
+        rows = torch.arange(start, min(start + size, len(batches)), device=batches.device)
+        count = len(rows)
+        if count < size:  # every pass has one shape, so that a row's value depends on no other
+            rows = torch.cat([rows, rows[:1].expand(size - count)])
+        out.append(compute(model, batches.inputs(rows), batches.labels[rows])[:count])
     return torch.cat(out)

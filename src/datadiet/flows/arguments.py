@@ -1,0 +1,55 @@
+"""What the library's functions are given, as people write it: one or several, whole numbers, folders, plain arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from numbers import Integral, Number
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datadiet.errors import DatadietError
+from datadiet.steps import Step
+
+
+def several(given: Any, what: str, where: str) -> list[Any]:
+    """A list of what was given: `"el2n"` is one name, not four letters."""
+    if isinstance(given, (str, Number, Step)):
+        return [given]
+    if isinstance(given, Mapping):
+        raise DatadietError(f"a mapping of {what}", where=where, fix="give a list")
+    try:
+        return list(given)
+    except TypeError:
+        raise DatadietError(f"{type(given).__name__} as {what}", where=where, fix="give a list") from None
+
+
+def whole(given: Any, what: str, where: str, least: int = 1) -> int:
+    """A whole number, numpy's too, that is not too small."""
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
+        raise DatadietError(f"{given!r} {what}", where=where, fix=f"give a whole number, at least {least}")
+    return int(given)
+
+
+def out_folder(given: str | Path) -> Path:
+    """A path to write to; `~` is the user's own folder, which no shell has seen to here."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DatadietError(str(error), where=given, fix="write the path out") from None
+    except TypeError:
+        raise DatadietError(f"a folder is meant, not {type(given).__name__}", fix="give a path") from None
+
+
+def plain_array(file: Path, mmap: Literal["r"] | None = None) -> np.ndarray:
+    """The one array of an `.npy` file; whatever else is there raises ValueError or OSError."""
+    try:
+        found = np.load(file, mmap_mode=mmap, allow_pickle=False)
+    except (EOFError, zipfile.BadZipFile):
+        raise ValueError("it is empty or truncated") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise ValueError("it is an archive (.npz) of arrays, one array (.npy) is needed")
+    return found

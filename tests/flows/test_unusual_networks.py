@@ -1,0 +1,213 @@
+"""Networks of one's own that keep more than weights: caches, constants, buffers put in place anew, old weight norm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_flows import RECIPE, setup, tiny
+
+import datadiet as dd
+from datadiet.models import build, check_output, weights_fingerprint
+from datadiet.store import Store
+from datadiet.training.checkpoint import load_whole, whole_state
+
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, inputs, classes, seed=3):
+        super().__init__()
+        self.first, self.head, self.seed = nn.Linear(inputs, 8), nn.Linear(8, classes), seed
+
+    def forward(self, x):
+        return self.head(self.between(self.first(x.flatten(1))).tanh())
+
+    def between(self, h):
+        return h
+
+class Expanded(Net):
+    "A constant, kept as a view that cannot be written to."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("scale", torch.tensor(2.0).expand(8), persistent=False)
+
+    def between(self, h):
+        return h * self.scale
+
+class Sized(Net):
+    "A cache that has its size from the first use on."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("grid", torch.zeros(0), persistent=False)
+
+    def between(self, h):
+        if len(self.grid) != h.shape[1]:
+            self.grid = torch.linspace(-1, 1, h.shape[1])
+        return h + self.grid
+
+class Absent(Net):
+    "A cache that is not there before the first use."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("grid", None, persistent=False)
+
+    def between(self, h):
+        if self.grid is None:
+            self.grid = torch.linspace(-1, 1, h.shape[1])
+        return h + self.grid
+
+class Centred(Net):
+    "A moving mean of dropped-out features, put in place anew at every step of training."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("centre", torch.zeros(8))
+
+    def between(self, h):
+        h = nn.functional.dropout(h, 0.5, self.training)
+        if self.training:
+            self.centre = 0.9 * self.centre + 0.1 * h.detach().mean(0)
+        return h - self.centre
+
+class Normed(Net):
+    "Weight norm of the old kind, whose weight is computed from others and cannot be copied."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.first, self.norm = nn.utils.weight_norm(self.first), nn.BatchNorm1d(8)
+
+    def between(self, h):
+        return self.norm(h)
+
+def of(kind):
+    def make(input_shape, classes, **more):
+        return kind(input_shape[0] * input_shape[1] * input_shape[2], classes, **more)
+    return make
+
+plain, expanded, sized, absent, centred, normed = map(of, (Net, Expanded, Sized, Absent, Centred, Normed))
+"""
+KINDS = ["expanded", "sized", "absent", "centred"]
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> str:
+    file = tmp_path / "nets.py"
+    file.write_text(NETS)
+    return str(file)
+
+
+def score(tmp_path: Path, model: str, at: Any, store: str = "store", **more: Any) -> dd.ScoreTable:
+    recipe = {**RECIPE, "model": model, "model_args": more.pop("model_args", {})}
+    return dd.score(
+        tiny(), at=at, recipe=recipe, setup=setup(tmp_path / store), **{"scores": ["el2n"], "runs": 1, **more}
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_check_leaves_every_buffer_as_it_was(nets: str, kind: str) -> None:
+    model = build(f"{nets}:{kind}", (1, 6, 6), 3, seed=0)
+    before, state = weights_fingerprint(model), {name: id(buffer) for name, buffer in model.named_buffers()}
+    check_output(model, torch.ones(2, 1, 6, 6), 3)
+    assert weights_fingerprint(model) == before
+    assert {name: id(buffer) for name, buffer in model.named_buffers()} == state
+    assert model.training
+
+
+def test_a_network_has_one_name_whatever_was_drawn_before(tmp_path: Path, nets: str) -> None:
+    names = set()
+    for at in ("1ep", "2ep", "3ep"):
+        names.update(score(tmp_path, f"{nets}:centred", at, out=tmp_path / "out").provenance["run_names"])
+        torch.rand(3)
+    assert len(names) == 1
+    assert Store(tmp_path / "store").runs() == sorted(names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_and_is_scored_again_with_its_buffers(tmp_path: Path, nets: str, kind: str) -> None:
+    model = f"{nets}:{kind}"
+    score(tmp_path, model, "1ep")
+    stopped = score(tmp_path, model, "2ep").mean("el2n")
+    assert stopped.tolist() == score(tmp_path, model, "2ep", "straight").mean("el2n").tolist()
+    later = score(tmp_path, model, "1ep", scores=["loss"]).mean("loss")
+    assert later.tolist() == score(tmp_path, model, "1ep", "other", scores=["loss"]).mean("loss").tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_children_of_a_run_begin_with_its_buffers(tmp_path: Path, nets: str, kind: str) -> None:
+    assert np.isfinite(score(tmp_path, f"{nets}:{kind}", "1ep", scores=["lmc"]).mean("lmc")).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_state_goes_into_a_fresh_network(nets: str, kind: str) -> None:
+    used, fresh = (build(f"{nets}:{kind}", (1, 6, 6), 3, seed=seed) for seed in (0, 1))
+    x = torch.rand(4, 1, 6, 6)
+    used(x)  # in training mode: caches are filled, the centre moves
+    load_whole(fresh, whole_state(used))
+    mine, theirs = dict(fresh.named_buffers()), dict(used.named_buffers())
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert torch.equal(fresh.eval()(x), used.eval()(x))
+    for name in mine:
+        if name != "scale":
+            assert mine[name].data_ptr() != theirs[name].data_ptr(), "a copy"
+
+
+@pytest.mark.parametrize("at", ["0", "1ep"])
+def test_a_network_that_cannot_be_copied_is_calibrated(tmp_path: Path, nets: str, at: str) -> None:
+    table = score(tmp_path, f"{nets}:normed", at, scores=["grand", "grand_calibrated"])
+    assert (table.mean("grand_calibrated") > 0).all()
+    assert table.spearman("grand", "grand_calibrated") < 1
+
+
+def test_an_argument_of_a_network_may_be_called_seed_but_not_classes(tmp_path: Path, nets: str) -> None:
+    assert len(score(tmp_path, f"{nets}:plain", "0", model_args={"seed": 5}).mean("el2n")) == 120
+    with pytest.raises(dd.DatadietError, match=r"classes of the model .* follows from the data; leave it out"):
+        score(tmp_path, f"{nets}:plain", "0", model_args={"classes": 5})
+
+
+def test_code_that_never_came_to_a_result_may_be_mended(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    broken = NETS.replace("return h\n", "assert not (self.training and len(h) > 2), 'not yet'\n        return h\n", 1)
+    file.write_text(broken)
+    with pytest.raises(dd.DatadietError, match="not yet"):
+        score(tmp_path, f"{file}:plain", "1ep")
+    file.write_text(NETS)
+    score(tmp_path, f"{file}:plain", "1ep")
+    file.write_text(NETS.replace("return h\n", "return -h\n", 1))
+    with pytest.raises(dd.DatadietError, match="changed since its runs in this store were made"):
+        score(tmp_path, f"{file}:plain", "1ep")
+
+
+def test_a_damaged_note_of_the_code_is_made_again(tmp_path: Path, nets: str, caplog: pytest.LogCaptureFixture) -> None:
+    score(tmp_path, f"{nets}:plain", "1ep")
+    (note,) = (tmp_path / "store" / "models").iterdir()
+    content = note.read_bytes()
+    note.write_bytes(content[:-9])
+    score(tmp_path, f"{nets}:plain", "1ep")
+    assert f"{note} is damaged" in caplog.text
+    assert note.read_bytes() == content
+
+
+def test_disk_is_announced_for_what_checkpoints_hold(tmp_path: Path, nets: str) -> None:
+    from datadiet.flows.plan import inspect, recipe_for
+
+    def state(kind: str) -> int:
+        return inspect(
+            recipe_for(tiny(), recipe={**RECIPE, "model": f"{nets}:{kind}", "model_args": {}}), tiny()
+        ).state_bytes
+
+    assert state("expanded") == state("plain") + 8 * 4
+
+
+def test_one_example_is_refused_where_batch_norm_cannot_train_on_it(tmp_path: Path, nets: str) -> None:
+    recipe = {**RECIPE, "model": f"{nets}:normed", "model_args": {}}
+    given = {"runs": 1, "recipe": recipe, "setup": setup(tmp_path / "store")}
+    with pytest.raises(dd.DatadietError, match=r"cannot train on batches of one example.*keep more examples"):
+        dd.compare(tiny(), {"one": [7]}, **given)
+    with pytest.raises(dd.DatadietError, match="cannot train on batches of one example"):
+        dd.score(tiny(), runs=1, at="1it", recipe={**recipe, "batch_size": 1}, setup=setup(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+    assert dd.compare(tiny(), {"one": [7]}, **{**given, "recipe": RECIPE})["one"].examples == 1
