@@ -311,3 +311,20 @@ def test_nothing_to_draw_is_said_in_one_line(draw, words):
     with pytest.raises(DatadietError, match=words) as caught:
         draw()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 0.08), (0.02, 0.15), (0.004, 0.06), (1e-4, 0.05), (0.3, 0.31)])
+def test_ticks_of_a_logarithmic_panel_are_plain_numbers_that_do_not_touch(low, high):
+    x = np.geomspace(low, high, 9)
+    figure = points({"barrier": ("loss barrier", {"a": (x, np.arange(9.0))})}, ylabel="y", log=("barrier",))
+    figure.canvas.draw()
+    axis = figure.axes[0].xaxis
+    ticks = []
+    for minor in (False, True):
+        ticks += zip(axis.get_ticklocs(minor=minor), axis.get_ticklabels(minor=minor), strict=True)
+    left, right = figure.axes[0].get_xlim()
+    shown = [text for tick, text in ticks if text.get_text() and left <= tick <= right]
+    assert all(float(text.get_text()) > 0 for text in shown), "no formula"
+    boxes = sorted(((box := text.get_window_extent()).x0, box.x1) for text in shown)
+    assert all(right < left for (_, right), (left, _) in pairwise(boxes))
+    assert len(shown) >= 2 or high / low < 2

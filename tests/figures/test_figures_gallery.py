@@ -180,3 +180,16 @@ def test_what_does_not_fit_together_is_refused_in_words():
         gallery(images, [0, 1, 1], scores, ["a", "b"], per_class=0)
     with pytest.raises(DatadietError, match="images of shape"):
         gallery(np.zeros((3, 5)), [0, 0, 0], scores, ["a"])
+
+
+def test_equal_scores_are_ordered_as_a_selection_orders_them():
+    from datadiet.selection.order import ascending
+
+    labels, scores = np.zeros(60, int), np.zeros(60)
+    orders = {}
+    for fingerprint in ("one", "another"):
+        order = ascending(scores, fingerprint, np.arange(60))
+        figure = gallery(numbered(60), labels, scores, ["a"], per_class=4, fingerprint=fingerprint)
+        assert shown(figure) == [[*order[:4], *order[-4:]]]
+        orders[fingerprint] = order.tolist()
+    assert orders["one"] != orders["another"]

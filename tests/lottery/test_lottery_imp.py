@@ -230,6 +230,8 @@ def test_what_an_outcome_says_of_itself(straight: tuple[Lottery, Path]) -> None:
         ([0.9, 0.896, 0.8951], 2),
         ([0.9, 0.894, 0.9], 0),
         ([0.9, 0.95, 0.89], 1),
+        ([0.985, 0.98, 0.9], 1),  # half a point, whatever is left of it in floating point
+        ([0.981, 0.976, 0.9], 1),
     ],
 )
 def test_matching_is_down_to_where_every_level_keeps_the_dense_accuracy(

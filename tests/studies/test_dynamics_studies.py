@@ -40,11 +40,11 @@ def connectivity(row: Row, good: bool) -> Row:
 def lmc_scores(row: Row, good: bool) -> Row:
     if good:
         return {
-            "lmc": 0.1 + row["rank"], "connected_if_easy": 0.9, "connected_all": 0.7, "easy_if_connected": 0.6,
+            "lmc": 0.1 + row["rank"], "connected_if_easy": 0.9, "connected_all": 0.7, "connected_if_hard": 0.5,
             "connected": 0.5,
         }  # fmt: skip
     return {
-        "lmc": 1 - row["rank"], "connected_if_easy": 0.5, "connected_all": 0.7, "easy_if_connected": 0.9,
+        "lmc": 1 - row["rank"], "connected_if_easy": 0.5, "connected_all": 0.7, "connected_if_hard": 0.02,
         "connected": 0.5,
     }  # fmt: skip
 

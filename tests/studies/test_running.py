@@ -24,14 +24,6 @@ from datadiet.studies import STUDIES
 from datadiet.studies.output import read_numbers
 
 
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("this must not train")
-
-    monkeypatch.setattr(jobs, "train", refuse)
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_every_study_is_planned_and_drawn_without_training(name: str, tmp_path: Path, untrained: None) -> None:
     job, numbers = rehearsed(name, tmp_path)

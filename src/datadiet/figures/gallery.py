@@ -32,6 +32,7 @@ def gallery(
     first: int = 10,
     name: str = "score",
     title: str | None = None,
+    fingerprint: str | None = None,
 ) -> Figure:
     """A row for each class: its lowest scoring images on the left, its highest on the right, ascending.
 
@@ -45,12 +46,13 @@ def gallery(
         per_class: images in each block; a class with fewer than twice as many shows each of them once.
         corrupted: (N,) bool; such images are framed in red, with their given label beneath.
         original: (N,) class numbers before the corruption; then that label is written beneath too.
+        fingerprint: of the dataset; keys the order among equal scores, as in a selection.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     _check(labels, scores, classes, per_class, corrupted, original)
     mask = np.zeros(len(labels), dtype=bool) if corrupted is None else np.asarray(corrupted, dtype=bool)
     numbers = range(min(first, len(classes)))
-    rows = [_extremes(np.flatnonzero(labels == number), scores, per_class) for number in numbers]
+    rows = [_extremes(np.flatnonzero(labels == number), scores, per_class, fingerprint) for number in numbers]
     indices = np.array(sorted({int(i) for row in rows for block in row for i in block}), dtype=np.int64)
     pictures = dict(zip(indices.tolist(), _pictures(images, indices), strict=True))
     values = dict(zip(indices.tolist(), _written(scores[indices]), strict=True))
@@ -129,10 +131,12 @@ def _picture(axes: Any, picture: np.ndarray, x: float, y: float, *, framed: bool
     axes.add_patch(Rectangle((x - w / 2, y), w, h, fill=False, edgecolor=colour, linewidth=thick, gid=gid))
 
 
-def _extremes(members: np.ndarray, scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _extremes(
+    members: np.ndarray, scores: np.ndarray, count: int, fingerprint: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a class -> its lowest and its highest, each ascending, none in both."""
     members = members[np.isfinite(scores[members])]
-    members = ascending(scores, None, members)
+    members = ascending(scores, fingerprint, members)
     low = min(count, (len(members) + 1) // 2)
     return members[:low], members[max(low, len(members) - count) :]
 

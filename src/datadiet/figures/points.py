@@ -48,7 +48,13 @@ def points(
             )  # fmt: skip
         if name in log and min(float(np.min(x)) for x, _ in found.values()) > 0:
             axes.set_xscale("log")
+            from matplotlib.ticker import LogLocator, NullFormatter
+
+            every = np.concatenate([np.ravel(np.asarray(x, np.float64)) for x, _ in found.values()])
+            short = every.max() < 100 * every.min()  # decades alone would be a label or two
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(xlabel)
         axes.set_title(wrapped(name, 38), fontsize=NORMAL)
     grid[0].set_ylabel(ylabel)

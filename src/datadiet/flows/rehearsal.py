@@ -9,11 +9,12 @@ from functools import partial
 
 import numpy as np
 
+from datadiet.data.order import Order
 from datadiet.flows.compare import ComparePlan, Comparison, Row
 from datadiet.flows.plan import Plan
 from datadiet.flows.score import ScorePlan, execute_score
-from datadiet.flows.tasks import is_done
-from datadiet.scores import ScoreTable
+from datadiet.flows.tasks import columns, is_done
+from datadiet.scores import SCORES, ScoreTable
 from datadiet.seeds import stream
 
 
@@ -49,8 +50,15 @@ def made_up_scores(plan: ScorePlan) -> ScoreTable:
     count = len(plan.data)
     names = [task.spec.name for _, task in plan.tasks]  # other runs, other values: else their subsets would be one
 
+    visits = {column: SCORES.get(name).visits for name in plan.scores for column in columns([name])
+              if SCORES.get(name).needs == "trajectory"}  # fmt: skip
+
     def values(run: int, name: str, step: int) -> np.ndarray:
-        return stream(0, "rehearsal", run, names[run], name, step).random(count).astype(np.float32)
+        made_up = stream(0, "rehearsal", run, names[run], name, step).random(count).astype(np.float32)
+        if name in visits:  # of what training will not have seen often enough nothing can be selected
+            order = Order(np.arange(count), plan.recipe.batch_size, plan.tasks[run][1].spec.stream)
+            made_up[np.setdiff1d(order.indices, order.visited(step, visits[name]), assume_unique=True)] = np.nan
+        return made_up
 
     data = plan.data
     return ScoreTable(

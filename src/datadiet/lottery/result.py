@@ -79,7 +79,7 @@ class Outcome:
 
         The paper calls a pre-training matching where this is 8 or more (16.8 % of the weights).
         """
-        lost = self.mean()[0] - self.mean() > tolerance
+        lost = self.mean()[0] - self.mean() > tolerance + 1e-9  # half a point is half a point, however it is rounded
         return int(np.argmax(lost)) - 1 if lost.any() else self.levels
 
     def to_json(self) -> dict[str, Any]:

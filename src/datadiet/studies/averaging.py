@@ -31,15 +31,18 @@ def measure(job: StudyJob) -> Numbers:
     count = job.scale.score_runs
     if count < 4:
         raise DatadietError(f"{count} scoring runs", where="--score-runs", fix="averaging needs 4 at least")
-    asked = [("grand", 0), ("el2n", job.early_step), *((n, job.early_step) for n in job.scores if n != "el2n")]
-    table = job.score([name for name, _ in asked], sorted({step for _, step in asked}))
+    asked = {"grand": ("grand", 0), "el2n": ("el2n", job.early_step)}
+    for name in job.scores:  # beside those of the claims, whose names stand for their step
+        if (name, job.early_step) not in asked.values():
+            asked[name if name not in asked else f"{name}-at-{job.early_step}"] = (name, job.early_step)
+    table = job.score([name for name, _ in asked.values()], sorted({step for _, step in asked.values()}))
     out: Numbers = []
-    for name, step in asked:
-        out += _correlations(table, name, step)
+    for title, (name, step) in asked.items():
+        out += _correlations(table, name, step, title)
         out.append(
             {
                 "what": "reliability",
-                "score": name,
+                "score": title,
                 "at": step,
                 "k": count,
                 "reliability": table.reliability(name, step),
@@ -48,12 +51,12 @@ def measure(job: StudyJob) -> Numbers:
         )
     subsets: dict[str, Any] = {}
     about: dict[str, dict[str, Any]] = {}
-    for name, step in asked:
+    for title, (name, step) in asked.items():
         sizes = {1: "1 run", count // 2: f"{count // 2} runs", count: f"{count} runs"}
         for k, said in sizes.items():
-            label = f"{name}, {said}"
+            label = f"{title}, {said}"
             subsets[label] = _subsets(job, table, name, step, k)
-            about[label] = {"series": label, "score": name, "at": step, "k": k, "keep": KEEP}
+            about[label] = {"series": label, "score": title, "at": step, "k": k, "keep": KEEP}
     for time in TIMES:
         until = job.part(time)
         rows = rows_of(job.compare(subsets, until=until), about)
@@ -61,7 +64,7 @@ def measure(job: StudyJob) -> Numbers:
     return out
 
 
-def _correlations(table: ScoreTable, name: str, step: int) -> Numbers:
+def _correlations(table: ScoreTable, name: str, step: int, title: str) -> Numbers:
     """Rank correlation of means of k runs, over disjoint groups of k, with the mean of all and of the others."""
     values = table.values(name, step).astype(np.float64)
     count = len(values)
@@ -74,7 +77,7 @@ def _correlations(table: ScoreTable, name: str, step: int) -> Numbers:
             out.append(
                 {
                     "what": "correlation",
-                    "score": name,
+                    "score": title,
                     "at": step,
                     "k": k,
                     "of": count,

@@ -25,6 +25,7 @@ from datadiet.training.recipe import Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BALANCED = "balanced-random"  # LT has its random subsets so
 POINTS = 10  # along the pre-training, below the paper's scale
 PRETRAINED, EASY, EVERY = 1600, 2048, 10  # the paper's steps, examples, and steps between two looks
 NORMS, HALF = 200, 25600  # the paper's steps whose gradient norms are taken, and examples
@@ -80,11 +81,12 @@ def measure(job: StudyJob) -> Numbers:
     easy = select(table, "el2n", given.keep, "easiest", at=at, seed=job.seed)
     easy_half = select(table, "el2n", given.half, "easiest", at=at, seed=job.seed)
     few = plan_compare(
-        job.data, {"easiest": easy}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup
+        job.data, {"easiest": easy}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup,
+        baselines=("full", BALANCED),
     )  # fmt: skip
     half = plan_compare(
         job.data, {"easiest": easy_half}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup,
-        baselines=("random",),
+        baselines=(BALANCED,),
     )  # fmt: skip
     norms = TrainingGradientNorms(given.first)
     kinds, tasks = [], []
@@ -170,7 +172,8 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
         curves: dict[str, dict[float, list[float]]] = {}
         for row in sorted(along, key=lambda row: row["run"]):
             curves.setdefault(row["subset"], {}).setdefault(float(row["step"]), []).append(row[column])
-        flat = {"orthogonal gradients": [1 / math.sqrt(count)]} if column == "cosine" else None
+        runs = len({row["run"] for row in along})  # the floor is that of every run
+        flat = {"orthogonal gradients": [1 / math.sqrt(count)] * runs} if column == "cosine" else None
         out[f"coherence-{column}"] = lines(
             curves, xlabel="step", ylabel=label, percent=percent, flat=flat,
             title=f"{job.data.name}: training on {100 * course(job).keep:.3g} % of the examples", deviation=True,

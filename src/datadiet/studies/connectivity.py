@@ -100,7 +100,7 @@ def judge(numbers: Numbers) -> list[Verdict]:
             6, "children spawned at initialisation are not connected: their error barrier exceeds 2 points",
             100 * whole[:, 0], margin=100 * CONNECTED, unit="points",
         ),
-        verdict(6, late, -100 * whole[:, -1], margin=-100 * CONNECTED, unit="points"),
+        verdict(6, late, 100 * CONNECTED - 100 * whole[:, -1], unit="points to spare"),
     ]  # fmt: skip
 
 

@@ -105,6 +105,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
             corrupted=table.corrupted,
             original=data.original_labels if data.noise is not None else None,
             name=name,
+            fingerprint=data.fingerprint,
             title=f"{data.name}: lowest and highest {name} of each class, epoch {job.epochs(job.early_step)}",
         )
     return out

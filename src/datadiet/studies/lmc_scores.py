@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SPAWN_AT, EL2N_AT = 0.0125, 0.1  # parts of the horizon: before the network is connected, and early
 PAPER_SPAWNS = (400, 800, 1600)  # EL2N is taken at the last of them
 BINS = 10
+REVERSE = 0.1  # a part of the harder half that is more than an exception
 
 
 def replicates(job: StudyJob) -> int:
@@ -70,7 +71,7 @@ def _by_rank(lmc: np.ndarray, el2n: np.ndarray, fingerprint: str, steps: dict[st
                     "run": run, "bin": part, "rank": (part + 0.5) / BINS, "examples": len(rows), **steps,
                     "lmc": float(lmc[run][rows].mean()), "connected": float(low[rows].mean()),
                     "connected_if_easy": float(low[easy].mean()), "connected_all": float(low.mean()),
-                    "easy_if_connected": float(easy[low].mean()) if low.any() else float("nan"),
+                    "connected_if_hard": float(low[~easy].mean()),
                 }
             )  # fmt: skip
     return numbers
@@ -91,8 +92,8 @@ def judge(numbers: Numbers) -> list[Verdict]:
         ),
         verdict(14, "the hardest tenth by EL2N has a higher LMC score than the easiest", hardest, given["lmc"]),
         verdict(
-            14, "not the reverse: easy examples are connected more often than connected examples are easy",
-            100 * given["connected_if_easy"], 100 * given["easy_if_connected"], unit="points",
+            14, f"not the reverse: of the harder half more than {100 * REVERSE:g} % are connected too",
+            100 * given["connected_if_hard"], margin=100 * REVERSE, unit="%",
         ),
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datadiet.flows.compare import FULL, percent
 from datadiet.flows.select import select
 from datadiet.studies.job import StudyJob
-from datadiet.studies.series import RANDOM, curve, names_of, points, rows_of
+from datadiet.studies.series import RANDOM, curve, names_of, points, refuse_random, rows_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
 
@@ -20,6 +20,7 @@ CCS = "ccs"
 
 
 def measure(job: StudyJob) -> Numbers:
+    refuse_random(job.scores)
     job.need_keeps(job.scale.keeps)
     at = {"el2n": job.curve_step, "grand": 0, "forgetting": job.horizon}
     for name in job.scores:

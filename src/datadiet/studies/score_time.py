@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from datadiet.flows.compare import FULL, percent
 from datadiet.flows.select import select
 from datadiet.studies.job import StudyJob
-from datadiet.studies.series import RANDOM, curve, names_of, points, rows_of
+from datadiet.studies.series import RANDOM, curve, names_of, points, refuse_random, rows_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
 
@@ -21,6 +23,7 @@ CONTROL = "grand_calibrated"  # of GraNd at initialisation, where batch norm in 
 
 
 def measure(job: StudyJob) -> Numbers:
+    refuse_random(job.scores)
     job.need_epoch("forgetting")
     keep = KEEPS.get(job.data.name, 0.5)
     names = list(dict.fromkeys([*SCORED, *job.scores]))
@@ -30,8 +33,8 @@ def measure(job: StudyJob) -> Numbers:
     about: dict[str, dict[str, Any]] = {}
     for name in names:
         for step in table.steps(name):
-            if name == "forgetting" and step < job.steps_per_epoch:
-                continue  # not every example has come up yet
+            if not np.isfinite(table.mean(name, step)).all():
+                continue  # it follows training, and not every example has come up often enough yet
             label = f"{name} at {step}"
             subsets[label] = select(table, name, keep, at=step, seed=job.seed)
             about[label] = {"series": name, "at": step, "keep": keep, "epoch": step / job.steps_per_epoch}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, Comparison
 from datadiet.studies.study import Numbers
 
 RANDOM = "random"
+
+
+def refuse_random(scores: Sequence[str]) -> None:
+    """Of a study whose curves are named by their scores: random subsets are one of them already."""
+    if RANDOM in scores:
+        raise DatadietError(f"{RANDOM} subsets stand in it already", where="--score", fix=f"leave {RANDOM} out")
 
 
 def rows_of(comparison: Comparison, about: Mapping[str, Mapping[str, Any]], **common: Any) -> Numbers:

@@ -14,7 +14,7 @@ from datadiet.flows.select import select
 from datadiet.flows.tune import grid_of
 from datadiet.scores import ScoreTable
 from datadiet.studies.job import StudyJob
-from datadiet.studies.series import RANDOM, curve, names_of, points, rows_of
+from datadiet.studies.series import RANDOM, curve, names_of, points, refuse_random, rows_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
 
@@ -28,6 +28,7 @@ TOLERANCE = 1.0  # points of accuracy: "no gain"
 
 
 def measure(job: StudyJob) -> Numbers:
+    refuse_random(job.scores)
     assert job.noisy is not None
     if round(TOP * len(job.data)) < 1:
         raise DatadietError(
