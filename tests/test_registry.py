@@ -30,16 +30,20 @@ def _points(monkeypatch, *points):
 def test_a_cell_that_is_run_again_takes_its_own_place_and_no_others():
     registry: Registry[object] = Registry("thing")
 
-    def cell(value):
-        @registry.register("mine")
-        def mine():
+    notebook = {"__name__": "__main__", "registry": registry}
+    for value in (1, 2):
+        exec(f"@registry.register('mine')\ndef mine():\n    return {value}\n", notebook)
+        assert registry.get("mine")() == value
+
+    def factory(value):
+        def made():
             return value
 
-        return mine
+        return made
 
-    first, second = cell(1), cell(2)
-    assert first is not second
-    assert registry.get("mine") is second
+    registry.register("made", factory(1))
+    with pytest.raises(ValueError, match="two things are called 'made'"):
+        registry.register("made", factory(2))
     with pytest.raises(ValueError, match="two things are called 'mine'"):
         registry.register("mine", test_a_cell_that_is_run_again_takes_its_own_place_and_no_others)
     registry.register("number", 2)

@@ -105,6 +105,7 @@ def test_tune_reports_the_grid_and_tests_the_choice_once(place: Path) -> None:
     assert [row["runs"] for row in said["test"]["rows"]] == [1, 1, 1]
     assert load_subset("tuned.safetensors").policy["offset"] == said["offset"]
     assert Path("tuned.json").exists()
+    assert [(point["keep"], point["examples"]) for point in said["grid"]] == [(0.5, 48), (0.5, 48)]
     printed = ok(*words, "-o", "tuned.safetensors").out
     assert "Chosen: keep 0.5 from offset" in printed
     shown = ok("show", "tuned.json").out

@@ -29,10 +29,14 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 def test_one_name_or_number_is_a_list_of_one(given: dict[str, Any], tmp_path: Path) -> None:
     assert plan_score(tiny(), scores="el2n", runs=1, at="1ep", **given).scores == ["el2n"]
+    assert plan_run(tiny(), keeps=np.array([0.3, 0.5]), runs=1, at="1ep", **given).keeps == (0.3, 0.5)
     plan = plan_run(tiny(), policies="hardest", keeps=0.5, runs=1, at="1ep", **given)
     assert (plan.policies, plan.keeps) == (("hardest",), (0.5,))
     assert [name for name, *_ in plan_compare(tiny(), {}, baselines="full", **given).groups] == ["full data"]
     tickets = plan_tickets(tiny(), pretrain="random:60@3", instruments="barrier", levels=1, **given)
+    asked = {"pretrain": "easiest/el2n:60@3", "levels": 1, "scores_at": {"el2n": "1ep"}, **given}
+    runs = [plan_tickets(tiny(), score_runs=count, **asked).scorings["el2n"].runs for count in (2, np.int64(2))]
+    assert runs == [2, 2]
     assert [variant.label for variant in tickets.variants] == ["60 random, 3 steps"]
 
 
@@ -69,6 +73,10 @@ def test_the_own_folder_is_written_with_a_tilde(tmp_path: Path, monkeypatch: pyt
     dd.score(tiny(), scores="el2n", runs=1, at="0", recipe=RECIPE, setup=place, out="~/scores")
     dd.compare(tiny(), {}, runs=1, recipe=RECIPE, setup=place, out="~/compared")
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["compared", "runs", "scores"]
+    assert dd.load_table("~/scores").fingerprint == tiny().fingerprint
+    dd.save_subset(dd.select("~/scores", "el2n", 0.5), "~/half.safetensors")
+    assert len(dd.load_subset("~/half.safetensors", tiny())) == 60
+    assert len(dd.select("~/scores/scores.parquet", "el2n@0it.mean", 0.5)) == 60
     assert not (tmp_path / "~").exists()
 
 

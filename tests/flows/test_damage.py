@@ -128,16 +128,16 @@ def test_a_damaged_manifest_is_made_again_for_the_same_data_only(
     dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
     alter(out / "manifest.json")
-    with pytest.raises(dd.DatadietError, match=r"examples\.safetensors: is in the way"):
+    with pytest.raises(dd.DatadietError, match=r"manifest\.json: is in the way"):
         dd.score(tiny().with_noise("permute", 0.5), setup=setup(tmp_path / "store"), out=out, **SCORING)
     dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
     assert "manifest.json is damaged" in caplog.text
     assert before == {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
 
 
-@pytest.mark.parametrize("name", ["scores.parquet", "examples.safetensors", "sanity.json"])
+@pytest.mark.parametrize("name", ["scores.parquet", "examples.safetensors", "sanity.json", "manifest.json"])
 def test_a_file_of_somebody_elses_is_not_written_over(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / name).write_bytes(b"mine")  # no JSON that can be read, either
     with pytest.raises(dd.DatadietError, match=rf"{name}: is in the way: .*; choose another --out"):
         dd.score(tiny(), setup=setup(tmp_path / "store"), out=tmp_path, **SCORING)
     assert (tmp_path / name).read_bytes() == b"mine"

@@ -108,9 +108,12 @@ def test_a_score_that_changes_what_it_is_given_leaves_the_others_alone(place: Pa
 
 def test_a_score_must_give_one_number_for_each_example(place: Path) -> None:
     version(place, SCORE.replace("logits[:, 0]", "logits"))
-    for made in ("logits[:, 0].numpy()", "logits[:, 0].tolist()"):
-        version(place, SCORE.replace("logits[:, 0]", made))
-        assert score(place, "net_of_mine:make", made[12:17], scores=["of-mine"]).mean("of-mine").shape == (120,)
+    by_model = SCORE.replace('"logits"', '"model"').replace("(logits, labels)", "(model, x, labels)")
+    for number, (text, value) in enumerate([(SCORE, "logits[:, 0]"), (by_model, "model(x).detach()[:, 0]")]):
+        for made in ("numpy", "tolist"):
+            version(place, text.replace("logits[:, 0]", f"{value}.{made}()"))
+            mine = score(place, "net_of_mine:make", f"{made}{number}", scores=["of-mine"])
+            assert mine.mean("of-mine").shape == (120,)
     version(place, SCORE.replace("logits[:, 0]", "logits"))
     with pytest.raises(DatadietError, match=r"score of-mine: gave values of shape \(120, 3\) for 120 examples"):
         score(place, "net_of_mine:make", scores=["of-mine"])

@@ -61,6 +61,30 @@ class Absent(Net):
             self.grid = torch.linspace(-1, 1, h.shape[1])
         return h + self.grid
 
+class Made(Net):
+    "A cache that is registered at the first use; `kept` says whether it is saved."
+    kept = False
+
+    def between(self, h):
+        if not hasattr(self, "grid"):
+            self.register_buffer("grid", torch.linspace(-1, 1, h.shape[1]), persistent=self.kept)
+        return h + self.grid
+
+class Kept(Made):
+    kept = True
+
+class Filled(Absent):
+    "A saved cache that is not there before the first use."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("grid", None)
+
+class Grown(Sized):
+    "A saved cache that has its size from the first use on."
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("grid", torch.zeros(0))
+
 class Centred(Net):
     "A moving mean of dropped-out features, put in place anew at every step of training."
     def __init__(self, *shape):
@@ -88,8 +112,20 @@ def of(kind):
     return make
 
 plain, expanded, sized, absent, centred, normed = map(of, (Net, Expanded, Sized, Absent, Centred, Normed))
+made, kept, filled, grown = map(of, (Made, Kept, Filled, Grown))
+
+class Lazy(Net):
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.first = nn.LazyLinear(8)
+
+class Squeezed(Net):
+    def forward(self, x):
+        return super().forward(x)[:, :3].squeeze().softmax(1)
+
+lazy, squeezed = of(Lazy), of(Squeezed)
 """
-KINDS = ["expanded", "sized", "absent", "centred"]
+KINDS = ["expanded", "sized", "absent", "centred", "made", "kept", "filled", "grown"]
 
 
 @pytest.fixture
@@ -155,6 +191,43 @@ def test_a_whole_state_goes_into_a_fresh_network(nets: str, kind: str) -> None:
             assert mine[name].data_ptr() != theirs[name].data_ptr(), "a copy"
 
 
+@pytest.mark.parametrize("kind", ["made", "kept", "filled", "grown", "sized"])
+def test_a_network_that_makes_its_caches_is_calibrated_and_followed_as_it_trains(
+    tmp_path: Path, nets: str, kind: str
+) -> None:
+    one = score(tmp_path, f"{nets}:{kind}", "1ep", scores=["grand", "grand_calibrated"])
+    # It has no batch norm: calibrated it is what it was.
+    assert one.mean("grand_calibrated").tolist() == one.mean("grand").tolist()
+
+
+@pytest.mark.parametrize("kind", ["made", "kept", "filled", "grown", "sized", "absent", "expanded"])
+@pytest.mark.parametrize("used", [(), (0,), (1,), (0, 1)])
+def test_a_line_between_two_networks_with_caches_is_that_between_their_weights(
+    nets: str, kind: str, used: tuple[int, ...]
+) -> None:
+    first, second = (build(f"{nets}:{kind}", (1, 6, 6), 3, seed=seed) for seed in (0, 1))
+    x, y = torch.rand(20, 1, 6, 6), torch.arange(20) % 3
+    for index in used:
+        (first, second)[index](x)
+    differ = {name for name, _ in (*first.named_buffers(), *second.named_buffers())}
+    if kind in ("kept", "filled", "grown") and len(used) == 1 and differ:  # what is saved with the weights is theirs
+        with pytest.raises(dd.DatadietError, match="two different networks: they differ in grid"):
+            dd.linear_path(first, second, x, y)
+        return
+    found = dd.linear_path(first, second, x, y, (0.0, 0.5, 1.0))
+    middle = build(f"{nets}:{kind}", (1, 6, 6), 3, seed=2)
+    with torch.no_grad():
+        for p, a, b in zip(middle.parameters(), first.parameters(), second.parameters(), strict=True):
+            p.copy_((a + b) / 2)
+    wanted = torch.nn.functional.cross_entropy(middle.eval()(x), y, reduction="none")
+    assert np.allclose(found.loss[1], wanted.detach().numpy(), atol=1e-6)
+
+
+def test_a_network_whose_shape_is_not_known_is_refused_in_words(tmp_path: Path, nets: str) -> None:
+    with pytest.raises(dd.DatadietError, match=r"first\.weight is lazy"):
+        score(tmp_path, f"{nets}:lazy", "1ep")
+
+
 @pytest.mark.parametrize("at", ["0", "1ep"])
 def test_a_network_that_cannot_be_copied_is_calibrated(tmp_path: Path, nets: str, at: str) -> None:
     table = score(tmp_path, f"{nets}:normed", at, scores=["grand", "grand_calibrated"])
@@ -209,5 +282,10 @@ def test_one_example_is_refused_where_batch_norm_cannot_train_on_it(tmp_path: Pa
         dd.compare(tiny(), {"one": [7]}, **given)
     with pytest.raises(dd.DatadietError, match="cannot train on batches of one example"):
         dd.score(tiny(), runs=1, at="1it", recipe={**recipe, "batch_size": 1}, setup=setup(tmp_path / "store"))
+    with pytest.raises(dd.DatadietError, match="cannot train on batches of one example"):
+        dd.find_tickets(tiny(), pretrain="random:1@3", levels=1, recipe=recipe, setup=given["setup"])
+    squeezed = {**recipe, "model": f"{nets}:squeezed"}
+    with pytest.raises(dd.DatadietError, match="cannot train on batches of one example: Dimension out of range"):
+        dd.compare(tiny(), {"one": [7]}, **{**given, "recipe": squeezed})
     assert not (tmp_path / "store").exists()
     assert dd.compare(tiny(), {"one": [7]}, **{**given, "recipe": RECIPE})["one"].examples == 1

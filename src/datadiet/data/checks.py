@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -95,7 +96,7 @@ def unseen(label: str, row: int, known: Sequence[str], where: str) -> DatadietEr
 
 def real(value: Any, what: str, *, where: str) -> float:
     """A plain float of any number, in the digits that it is printed with: float32's 0.1 is 0.1."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
         raise DatadietError(f"{what} is of type {type(value).__name__}", where=where, fix="a number is needed")
     return float(str(value)) if isinstance(value, np.floating) else float(value)
 

@@ -301,7 +301,7 @@ def _warn_of_rounding(column: pa.ChunkedArray, place: str) -> None:
     with np.errstate(over="ignore"):
         rounded = exact.astype(np.float32)
     before, after = len(np.unique(exact)), len(np.unique(rounded))
-    if after <= before / 2:
+    if before and after <= before / 2:
         log.warning(
             "%s: of %d values %d are left in float32; subtract its smallest value, or leave it out with drop=",
             place,

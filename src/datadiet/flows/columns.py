@@ -26,7 +26,7 @@ def column(path: str | Path, name: str | None = None) -> np.ndarray:
         path: the file.
         name: of the array or column; not needed where the file has one only.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.exists():
         raise DatadietError("no such file", where=file)
     try:
@@ -95,7 +95,7 @@ def of_table(file: str | Path, name: str | None) -> tuple[str | None, dict[str, 
     import pyarrow.parquet as pq
 
     try:
-        told = json.loads((pq.read_schema(file).metadata or {})[b"datadiet"])
+        told = json.loads((pq.read_schema(Path(file).expanduser()).metadata or {})[b"datadiet"])
     except (OSError, pa.ArrowException, LookupError, ValueError):  # not ours; what is wrong with it, reading it tells
         return None, None
     found = _OURS.fullmatch(name or "")

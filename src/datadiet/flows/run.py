@@ -124,7 +124,8 @@ def plan_run(
     policies = several(policies, "policies", "--policy")
     plan = plan_score(data, preset=preset, **scoring)
     given = {key: scoring.get(key) for key in ("model", "recipe")}
-    keeps = tuple(several(keeps, "fractions kept", "--keep") if keeps else defaults_for(data, preset, **given)[1].keeps)
+    stated = [] if keeps is None else several(keeps, "fractions kept", "--keep")
+    keeps = tuple(stated or defaults_for(data, preset, **given)[1].keeps)
     for keep in keeps:
         if not 0 < keep <= 1:
             raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
@@ -277,6 +278,7 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
             corrupted=table.corrupted,
             original=data.original_labels if data.noise is not None else None,
             name=by,
+            fingerprint=data.fingerprint,
         )
         out += figures.save(picture, plan.out / "gallery")
     if tuned is not None:

@@ -35,19 +35,23 @@ def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
     """
     file = folder / "manifest.json"
     manifest: dict[str, Any] = {}
+    damaged: Damaged | None = None
     if file.exists():
         try:
             manifest = read_json(file, schema=SCHEMA)
         except Damaged as error:
-            log.warning("%s %s, redoing it", file, error.what)
+            damaged = error
     if not manifest:
-        there = [name for name in (EXAMPLES, "scores.parquet", "sanity.json") if (folder / name).exists()]
+        ours = (file.name, EXAMPLES, "scores.parquet", "sanity.json")
+        there = [name for name in ours if (folder / name).exists()]
         if there and not _begun(folder, plan.data.fingerprint):
             raise DatadietError(
                 "is in the way: it is of something else than this scoring",
                 where=folder / there[0],
                 fix="choose another --out, or move it away",
             )
+        if damaged is not None:
+            log.warning("%s %s, redoing it", file, damaged.what)
         return {}
     mine = identity(plan)
     # A folder of before the code was noted says nothing of it.

@@ -11,7 +11,7 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset, Fingerprint
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import plain_array
+from datadiet.flows.arguments import out_folder, plain_array
 from datadiet.flows.columns import SUFFIXES, column, of_table
 from datadiet.flows.plan import check_seed
 from datadiet.scores import SCORES, ScoreTable, load_table
@@ -115,7 +115,7 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
 
     Rows count the training set; where a test split was cut off the source, `data.rows[subset]` are the source's.
     """
-    file = Path(path)
+    file = out_folder(path)
     kind = file.suffix.lower()
     if kind == ".safetensors":
         meta = {
@@ -143,7 +143,7 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
 
 def load_subset(path: str | Path, data: Dataset | None = None) -> Subset:
     """Read a subset, and check it against `data`: its fingerprint where it has one, the range of its rows always."""
-    file = Path(path)
+    file = out_folder(path)
     if not file.exists():
         raise DatadietError("no such file", where=file, fix="make it with `datadiet select`")
     kind = file.suffix.lower()

@@ -38,6 +38,10 @@ class Measure(Protocol):
         """(examples that go through the network, examples that also go back), at this batch size, for an estimate."""
         ...
 
+    def bytes(self, data: Dataset) -> int:
+        """Bytes of its arrays, for an estimate."""
+        ...
+
 
 @dataclass(frozen=True)
 class RunTask:

@@ -54,7 +54,7 @@ class Tuned:
             "offset": self.offset,
             "validation_examples": self.validation_examples,
             "grid": [
-                {"keep": keep, "offset": offset, "mean": row.mean, **asdict(row)} for keep, offset, row in self.grid
+                {**asdict(row), "keep": keep, "offset": offset, "mean": row.mean} for keep, offset, row in self.grid
             ],
             "test": None if self.test is None else self.test.to_json(),
         }

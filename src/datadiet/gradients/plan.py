@@ -261,7 +261,7 @@ def _try_copies(
     def same(keys: set[str], names: list[tuple[str, str, int]]) -> bool:
         try:
             run_again = trial(model, run, inputs, plain.count, targets, ruled, keys, [(m, n) for m, n, _ in names])
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, DatadietError) as error:
             log.debug("not expanded over the batch: %s", error)
             return False
         outputs = (_tensors(run_again.output), _tensors(plain.output))

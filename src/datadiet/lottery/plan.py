@@ -179,6 +179,8 @@ def plan_tickets(
                 "%s: %d examples make fewer than two batches of %d, so their gradients agree by construction",
                 variant.label, there, chosen.batch_size,
             )  # fmt: skip
+    if any(variant.pretraining.size == 1 for variant in variants.values()):
+        inspect(pre_recipe, data, smallest=1)
     if not variants:
         raise DatadietError("no pre-training is asked for", where="--pretrain", fix='say "all" or "easiest:2048"')
     by = sorted({v.pretraining.by for v in variants.values() if v.pretraining.by is not None})
@@ -188,7 +190,7 @@ def plan_tickets(
             if name not in by:
                 raise unknown("score of a pre-training", name, by, where=flag)
     runs = {name: min(defaults.runs, LMC_RUNS) if name == "lmc" else defaults.runs for name in by}
-    runs |= dict.fromkeys(by, score_runs) if isinstance(score_runs, int) else asked_runs
+    runs |= asked_runs if score_runs is None or isinstance(score_runs, Mapping) else dict.fromkeys(by, int(score_runs))
     usual_at = {"forgetting": chosen.steps, "lmc": f"{min(4 * short, until - 1)}it"}
 
     def scored_at(name: str) -> int:

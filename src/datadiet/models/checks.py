@@ -20,12 +20,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     Args:
         sample_batch: inputs as the model takes them, a tensor (B, …) or a dict of tensors, B >= 2.
     """
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):  # its initial weights would depend on when it is first called
-            raise DatadietError(
-                f"the model's {name} is lazy: its shape is not known before the first batch",
-                fix="give the layer its input size, nn.Linear for nn.LazyLinear",
-            )
+    _refuse_lazy(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     pair = _first(sample_batch, 2, device)
     modes = [(module, module.training) for module in model.modules()]
@@ -59,15 +54,25 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
                     buffer.copy_(value)
 
 
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):  # its initial weights would depend on when it is first called
+            raise DatadietError(
+                f"the model's {name} is lazy: its shape is not known before the first batch",
+                fix="give the layer its input size, nn.Linear for nn.LazyLinear",
+            )
+
+
 def check_single(model: nn.Module, sample_batch: Any) -> None:
     """Raise unless the model can train on batches of one example, which batch norm over (B, C) cannot."""
     one = _first(sample_batch, 1, next((p.device for p in model.parameters()), torch.device("cpu")))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model.train()(**one) if isinstance(one, dict) else model.train()(one)
-    except ValueError as error:
+    except Exception as error:  # batch norm's own words, or those of a squeeze that took the batch away
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DatadietError(
-            f"the model cannot train on batches of one example: {' '.join(str(error).split())}",
+            f"the model cannot train on batches of one example: {line}",
             fix="keep more examples, or have larger batches",
         ) from error
 
@@ -94,6 +99,7 @@ def _check_logits(output: Any, classes: int, mode: str) -> None:
 
 def weights_fingerprint(model: nn.Module) -> str:
     """BLAKE2b over names, types, shapes and bytes of every parameter and buffer; 32 hexadecimal digits."""
+    _refuse_lazy(model)
     state = hashlib.blake2b(digest_size=16)
     for name, value in sorted(model.state_dict().items()):
         if not isinstance(value, torch.Tensor):

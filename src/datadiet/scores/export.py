@@ -45,7 +45,7 @@ def load_table(folder: str | Path) -> ScoreTable:
     """The table of a folder that `datadiet score` wrote; values are read, and verified, when asked for."""
     from datadiet.scores.table import ScoreTable
 
-    path = Path(folder)
+    path = Path(folder).expanduser()
     file = path / "manifest.json"
     if not file.exists():
         raise DatadietError(

@@ -94,7 +94,8 @@ class ScoreTable:
         values = self.values(name, at).astype(np.float64)
         there = ~np.isnan(values)
         count = there.sum(0)
-        centred = np.where(there, values - self.mean(name, at), 0.0)
+        with np.errstate(invalid="ignore"):  # infinite values, of somebody's score, have no spread
+            centred = np.where(there, values - self.mean(name, at), 0.0)
         enough = count > 1
         variance = np.divide((centred**2).sum(0), count - 1, out=np.full(values.shape[1], np.nan), where=enough)
         return np.sqrt(np.divide(variance, count, out=variance, where=enough))

@@ -70,28 +70,44 @@ def whole_state(model: nn.Module, tensors: Tensors | None = None) -> dict[str, A
 
 def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Put what `whole_state` gave into a network of the same shape."""
-    left_out = _load_unsaved(model, state)
-    model.load_state_dict({name: value for name, value in state.items() if name not in left_out})
+    _make_room(model, state)
+    saved = model.state_dict()
+    own = dict(model.named_buffers())
+    made_since = {name: value for name, value in saved.items() if name in own and name not in state}
+    _fill_unsaved(model, state)
+    model.load_state_dict({**made_since, **{n: value for n, value in state.items() if n in saved or n not in own}})
 
 
 @torch.no_grad()
-def _load_unsaved(model: nn.Module, values: Mapping[str, Any]) -> set[str]:
-    """Set the buffers that a state dict leaves out, and say which these are; a cache may have no value here, or another
-    size, and a constant may be expanded, which cannot be written to."""
-    saved, found = model.state_dict().keys(), set()
-    for prefix, module in model.named_modules():
-        for own, buffer in module._buffers.items():
-            name = f"{prefix}.{own}" if prefix else own
-            if name in saved or name not in values:
-                continue
-            found.add(name)
-            value = values[name] if buffer is None else values[name].to(buffer.device)
-            if buffer is None or buffer.shape != value.shape or 0 in buffer.stride():
-                if buffer is None or not torch.equal(buffer, value):
-                    module._buffers[own] = value.clone()
-            else:
-                buffer.copy_(value)
-    return found
+def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool = False) -> None:
+    """Buffers of the shape of these values where a network has none, or in another size.
+
+    Caches are made, or get their size, when a network is first used, and one that was built afresh was not. A constant
+    that is expanded cannot be written to.
+    """
+    modules = dict(model.named_modules())
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    for name, value in values.items():
+        prefix, _, own = name.rpartition(".")
+        module = modules.get(prefix)
+        if module is None or not isinstance(value, torch.Tensor):
+            continue
+        if own in module._buffers:
+            buffer = module._buffers[own]
+            if buffer is None or buffer.shape != value.shape or (0 in buffer.stride() and len(buffer) > 0):
+                same = buffer is not None and torch.equal(buffer, value.to(buffer.device))
+                module._buffers[own] = (
+                    buffer if same else value.to(device if buffer is None else buffer.device, copy=True)
+                )
+        elif not hasattr(module, own):
+            module.register_buffer(own, value.to(device, copy=True), persistent=persistent)
+
+
+@torch.no_grad()
+def _fill_unsaved(model: nn.Module, values: Mapping[str, Any]) -> None:
+    for name, buffer in unsaved(model).items():
+        if name in values and not torch.equal(buffer, values[name].to(buffer.device)):
+            buffer.copy_(values[name])
 
 
 def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) -> None:
@@ -106,8 +122,10 @@ def load_weights(model: nn.Module, tensors: Tensors, *, where: object = None) ->
 
 def unpack(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer, *, where: object = None) -> None:
     """Restore weights, optimiser and random state; observers take their own part."""
+    _make_room(model, part(tensors, "model/"), persistent=True)
+    _make_room(model, part(tensors, "buffer/"))
     load_weights(model, tensors, where=where)
-    _load_unsaved(model, part(tensors, "buffer/"))
+    _fill_unsaved(model, part(tensors, "buffer/"))
     state: dict[int, dict[str, Any]] = {}
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for name, value in part(tensors, "optimizer/").items():

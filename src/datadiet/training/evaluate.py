@@ -61,5 +61,6 @@ def by_model(
         count = len(rows)
         if count < size:  # every pass has one shape, so that a row's value depends on no other
             rows = torch.cat([rows, rows[:1].expand(size - count)])
-        out.append(compute(model, batches.inputs(rows), batches.labels[rows])[:count])
+        found = compute(model, batches.inputs(rows), batches.labels[rows])
+        out.append(torch.as_tensor(found)[:count])  # somebody's may give an array or a list
     return torch.cat(out)
