@@ -12,6 +12,7 @@ from datadiet.errors import DatadietError
 from datadiet.training.recipe import Recipe
 
 Tensors = dict[str, torch.Tensor]
+EXTRA = "_extra_state"  # what PyTorch calls what a module saves beside tensors of its own
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -90,7 +91,7 @@ def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool 
     for name, value in values.items():
         prefix, _, own = name.rpartition(".")
         module = modules.get(prefix)
-        if module is None or not isinstance(value, torch.Tensor):
+        if module is None or own == EXTRA or not isinstance(value, torch.Tensor):
             continue
         if own in module._buffers:
             buffer = module._buffers[own]
