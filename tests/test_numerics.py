@@ -65,6 +65,13 @@ def test_a_gpu_trains_in_bfloat16_from_capability_8_on(machine, capability, prec
     assert resolve(work=1e11).precision == precision
 
 
+def test_a_large_network_on_a_cpu_is_scored_in_batches_as_small_as_those_of_training(machine):
+    machine()
+    assert (resolve(work=1e9).scoring_batch, resolve(work=1e11).scoring_batch) == (512, 128)
+    machine(cuda=1)
+    assert resolve(work=1e11).scoring_batch == 512
+
+
 def test_what_is_asked_for_is_what_is_taken(machine):
     machine(cuda=2)
     asked = resolve(device="cuda:1", threads=3, precision="float32", compile="on", work=1e12, scoring_batch=64)

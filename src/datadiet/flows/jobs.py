@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +80,23 @@ def _execute(context: Context, task: RunTask) -> RunResult:
     finally:
         lock.release()
     return RunResult(task.spec.name, False, trained, taken, time.monotonic() - start)
+
+
+def serves(point: Point, names: Iterable[str], task: RunTask) -> bool:
+    """Whether a state has what the trajectory scores among `names` saw; one registered or changed later has not."""
+    codes = point.meta.get("codes", {})
+    return all(
+        any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors)
+        and codes.get(name) == task.codes.get(name)
+        for name in names
+        if SCORES.get(name).needs == "trajectory"
+    )
+
+
+def stretch(stops: Collection[int], until: int, to_the_end: bool) -> tuple[int, int]:
+    """The step up to which a state may be taken up, and the one that is trained to, where these stops are missing."""
+    goal = until if to_the_end else max(stops)
+    return min(stops, default=goal), goal
 
 
 @dataclass
@@ -190,7 +207,7 @@ class _Work:
         due = missing_measures(self.task, self.folder)
         for step in sorted({*missing, *due}):
             point = self.folder.load_checkpoint(step)
-            if point is not None and self._serves(point, missing.get(step, [])):
+            if point is not None and serves(point, missing.get(step, []), self.task):
                 self._restore(point)
                 self._take(step, missing.pop(step, []), due.pop(step, []))
         evaluations = missing_evaluations(self.task, self.folder, self.data)
@@ -208,8 +225,8 @@ class _Work:
         self, missing: dict[int, list[str]], due: dict[int, list[Measure]], kept: set[int], to_the_end: bool
     ) -> None:
         stops = {*missing, *due, *kept}
-        goal = self.task.until if to_the_end else max(stops)
-        self._start(min(stops, default=goal))
+        first, goal = stretch(stops, self.task.until, to_the_end)
+        self._start(first)
         if self.moment.step:
             self.context.progress(self.moment.step, self.task.until, resumed=True)
         told = [Ticker(self._tell, every=max(1, goal // 2000))]
@@ -245,21 +262,11 @@ class _Work:
 
     def _start(self, at_most: int) -> None:
         """Take up the newest state up to a step that has all that is needed, or the beginning."""
-        point = self.folder.latest(at_most, lambda point: self._serves(point, list(self.task.scores)))
+        point = self.folder.latest(at_most, lambda point: serves(point, self.task.scores, self.task))
         if point is not None:
             self._restore(point)
         elif not self.begun:  # a later checkpoint was looked at before
             self._begin()
-
-    def _serves(self, point: Point, names: Sequence[str]) -> bool:
-        """Whether a state has what the trajectory scores among `names` saw; one registered or changed later has not."""
-        needed = [name for name in names if SCORES.get(name).needs == "trajectory"]
-        codes = point.meta.get("codes", {})
-        return all(
-            any(key.startswith(f"observer/trajectories/{name}/") for key in point.tensors)
-            and codes.get(name) == self.task.codes.get(name)
-            for name in needed
-        )
 
     def _restore(self, point: Point) -> None:
         where = f"{self.folder.path}, step {point.step}"
@@ -273,13 +280,7 @@ class _Work:
         }
         unpack(tensors, self.model, self.optimizer, where=where)
         seen = part(tensors, "observer/trajectories/")
-        codes = point.meta.get("codes", {})
-        kept = {
-            name: a
-            for name, a in self.followed.items()
-            if any(k.startswith(f"{name}/") for k in seen) and codes.get(name) == self.task.codes.get(name)
-        }
-        self.watch.accumulators = kept
+        self.watch.accumulators = {name: a for name, a in self.followed.items() if serves(point, [name], self.task)}
         self.watch.load(seen)
         self.moment.step = point.step
         self.begun = False

@@ -42,6 +42,9 @@ class Kernel:
     def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
         return 0, len(self.rows) * len(data.classes)  # a gradient for each logit
 
+    def bytes(self, data: Dataset) -> int:
+        return 4 * (len(self.rows) * len(data.classes)) ** 2
+
 
 @dataclass(frozen=True, eq=False)
 class GradientCoherence:
@@ -74,6 +77,9 @@ class GradientCoherence:
     def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
         return 0, self.batches * min(self.size, len(self.rows))
 
+    def bytes(self, data: Dataset) -> int:
+        return 16 * self.batches
+
 
 @dataclass(frozen=True)
 class TrainingGradientNorms:
@@ -92,6 +98,9 @@ class TrainingGradientNorms:
 
     def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
         return 0, self.steps * batch
+
+    def bytes(self, data: Dataset) -> int:
+        return 8 * self.steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,9 @@ class Accuracies:
     def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
         return len(data) + (0 if data.test is None else len(data.test)), 0
 
+    def bytes(self, data: Dataset) -> int:
+        return len(data) + (0 if data.test is None else len(data.test))
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -125,3 +137,6 @@ class Errors:
 
     def cost(self, data: Dataset, batch: int) -> tuple[int, int]:
         return len(data), 0
+
+    def bytes(self, data: Dataset) -> int:
+        return 4 * len(data)
