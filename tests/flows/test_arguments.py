@@ -78,6 +78,9 @@ def test_the_own_folder_is_written_with_a_tilde(tmp_path: Path, monkeypatch: pyt
     assert len(dd.load_subset("~/half.safetensors", tiny())) == 60
     assert len(dd.select("~/scores/scores.parquet", "el2n@0it.mean", 0.5)) == 60
     assert not (tmp_path / "~").exists()
+    for call in (dd.load_table, dd.load_subset, lambda path: dd.select(f"{path}.npy")):
+        with pytest.raises(DatadietError, match=r"home directory.*; write the path out"):
+            call("~nobody-of-that-name/x")
 
 
 def test_a_table_may_be_given_by_its_folder(tmp_path: Path, given: dict[str, Any]) -> None:

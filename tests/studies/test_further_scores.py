@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_studies import RECIPE, plan, rehearsed, setup, tiny
+from tiny_studies import RECIPE, arrays, plan, rehearsed, setup, tiny
 
 import datadiet as dd
 from datadiet import studies
@@ -93,6 +93,19 @@ def test_random_subsets_beside_easy_ones_have_as_many_of_each_class(tmp_path: Pa
                 assert counts.max() - counts.min() <= 1, label
                 seen += 1
     assert seen
+
+
+def test_a_class_too_small_for_balance_leaves_random_subsets_as_they_fall(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = arrays(240)
+    rows = np.flatnonzero((found["y_train"] > 0) | (np.arange(240) < 30))  # 10 of the first class, 80 of the others
+    data = dd.load(
+        ((found["x_train"][rows], found["y_train"][rows]), (found["x_test"], found["y_test"])), name="uneven"
+    )
+    planned = plan("coherence", tmp_path, data=data)
+    assert any("random" in label for _, stage in planned.stages for label, _ in stage.tasks)
+    assert "are not class-balanced: a class has 10 examples" in caplog.text
 
 
 def test_what_is_not_the_reverse_is_counted_among_the_hard_ones() -> None:

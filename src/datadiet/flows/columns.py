@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import plain_array
+from datadiet.flows.arguments import out_folder, plain_array
 
 SUFFIXES = (".npy", ".safetensors", ".parquet")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
@@ -26,7 +26,7 @@ def column(path: str | Path, name: str | None = None) -> np.ndarray:
         path: the file.
         name: of the array or column; not needed where the file has one only.
     """
-    file = Path(path).expanduser()
+    file = out_folder(path)
     if not file.exists():
         raise DatadietError("no such file", where=file)
     try:
@@ -95,7 +95,7 @@ def of_table(file: str | Path, name: str | None) -> tuple[str | None, dict[str, 
     import pyarrow.parquet as pq
 
     try:
-        told = json.loads((pq.read_schema(Path(file).expanduser()).metadata or {})[b"datadiet"])
+        told = json.loads((pq.read_schema(out_folder(file)).metadata or {})[b"datadiet"])
     except (OSError, pa.ArrowException, LookupError, ValueError):  # not ours; what is wrong with it, reading it tells
         return None, None
     found = _OURS.fullmatch(name or "")

@@ -127,7 +127,7 @@ class _Run:
             for split in missing_evaluations(task, self.folder, data)
             if ((key := evaluation_key(split, split_of(data, split))), task.until) not in self.taken
         }
-        kept = {step for step in task.keep if self._state(step, task) is None}
+        kept = {step for step in task.keep if not self._has(step)}
         if not (missing or due or evaluations or kept):
             return None
         cost = _Cost(disk=HEAD if self.new else 0)
@@ -164,6 +164,10 @@ class _Run:
             point = self.folder.load_checkpoint(step)
             self.states[step] = None if point is None else _followed_by(point, task)
         return self.states[step]
+
+    def _has(self, step: int) -> bool:
+        """Whether there is a checkpoint; what is in it is not looked at, where nothing may be missing."""
+        return self.states[step] is not None if step in self.states else self.folder.has_checkpoint(step)
 
     def _serves(self, followed: frozenset[str] | None, names: Iterable[str]) -> bool:
         return followed is not None and followed.issuperset(name for name in names if name in _trajectories())

@@ -269,15 +269,17 @@ class _Work:
             self._begin()
 
     def _restore(self, point: Point) -> None:
+        if any(
+            f"model/{name}" not in point.tensors and f"buffer/{name}" not in point.tensors
+            for name in whole_state(self.model)
+        ):  # caches made since: a network without them is built anew
+            self._begin()
         where = f"{self.folder.path}, step {point.step}"
         made = point.meta.get("numerics")
         if made is not None and made != self._meta["numerics"]:
             log.warning("%s was made in another numeric environment; the last bits will not be the same", where)
         # Observers take their part to where they keep it, and in their own precision.
-        tensors = {
-            name: value if name.startswith("observer/") else value.to(self.device)
-            for name, value in point.tensors.items()
-        }
+        tensors = {n: t if n.startswith("observer/") else t.to(self.device) for n, t in point.tensors.items()}
         unpack(tensors, self.model, self.optimizer, where=where)
         seen = part(tensors, "observer/trajectories/")
         self.watch.accumulators = {name: a for name, a in self.followed.items() if serves(point, [name], self.task)}

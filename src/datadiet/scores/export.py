@@ -45,7 +45,10 @@ def load_table(folder: str | Path) -> ScoreTable:
     """The table of a folder that `datadiet score` wrote; values are read, and verified, when asked for."""
     from datadiet.scores.table import ScoreTable
 
-    path = Path(folder).expanduser()
+    try:
+        path = Path(folder).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DatadietError(str(error), where=folder, fix="write the path out") from None
     file = path / "manifest.json"
     if not file.exists():
         raise DatadietError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ from datadiet.training.recipe import Recipe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BALANCED = "balanced-random"  # LT has its random subsets so
+log = logging.getLogger(__name__)
+
 POINTS = 10  # along the pre-training, below the paper's scale
 PRETRAINED, EASY, EVERY = 1600, 2048, 10  # the paper's steps, examples, and steps between two looks
 NORMS, HALF = 200, 25600  # the paper's steps whose gradient norms are taken, and examples
@@ -82,11 +84,11 @@ def measure(job: StudyJob) -> Numbers:
     easy_half = select(table, "el2n", given.half, "easiest", at=at, seed=job.seed)
     few = plan_compare(
         job.data, {"easiest": easy}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup,
-        baselines=("full", BALANCED),
+        baselines=("full", _random(job, len(easy))),
     )  # fmt: skip
     half = plan_compare(
         job.data, {"easiest": easy_half}, runs=job.scale.runs, recipe=recipe, seed=job.seed, setup=job.setup,
-        baselines=(BALANCED,),
+        baselines=(_random(job, len(easy_half)),),
     )  # fmt: skip
     norms = TrainingGradientNorms(given.first)
     kinds, tasks = [], []
@@ -142,6 +144,16 @@ def means(numbers: Numbers, subset: str, column: str, what: str = "pre-training"
     rows = [r for r in numbers if r["what"] == what and r["subset"] == subset and r["step"] > 0]
     runs = sorted({r["run"] for r in rows})
     return np.array([np.mean([r[column] for r in rows if r["run"] == run]) for run in runs])
+
+
+def _random(job: StudyJob, size: int) -> str:
+    """The same number of each class, as the paper's; where one has too few for that, of all together."""
+    each = -(-size // len(job.data.classes))
+    smallest = int(np.bincount(job.data.labels, minlength=len(job.data.classes)).min())
+    if smallest >= each:
+        return "balanced-random"
+    log.warning("random subsets of %d are not class-balanced: a class has %d examples of %d", size, smallest, each)
+    return "random"
 
 
 def judge(numbers: Numbers) -> list[Verdict]:

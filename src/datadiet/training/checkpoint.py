@@ -12,7 +12,6 @@ from datadiet.errors import DatadietError
 from datadiet.training.recipe import Recipe
 
 Tensors = dict[str, torch.Tensor]
-EXTRA = "_extra_state"  # what PyTorch calls what a module saves beside tensors of its own
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -73,7 +72,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Put what `whole_state` gave into a network of the same shape."""
     _make_room(model, state)
     saved = model.state_dict()
-    own = dict(model.named_buffers())
+    own = dict(model.named_buffers(remove_duplicate=False))
     made_since = {name: value for name, value in saved.items() if name in own and name not in state}
     _fill_unsaved(model, state)
     model.load_state_dict({**made_since, **{n: value for n, value in state.items() if n in saved or n not in own}})
@@ -84,14 +83,14 @@ def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool 
     """Buffers of the shape of these values where a network has none, or in another size.
 
     Caches are made, or get their size, when a network is first used, and one that was built afresh was not. A constant
-    that is expanded cannot be written to.
+    that is expanded cannot be written to. What a network saves under a name of its own is nothing that it lacks.
     """
-    modules = dict(model.named_modules())
+    modules, saved = dict(model.named_modules(remove_duplicate=False)), model.state_dict().keys()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for name, value in values.items():
         prefix, _, own = name.rpartition(".")
         module = modules.get(prefix)
-        if module is None or own == EXTRA or not isinstance(value, torch.Tensor):
+        if module is None or not isinstance(value, torch.Tensor):
             continue
         if own in module._buffers:
             buffer = module._buffers[own]
@@ -100,7 +99,7 @@ def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool 
                 module._buffers[own] = (
                     buffer if same else value.to(device if buffer is None else buffer.device, copy=True)
                 )
-        elif not hasattr(module, own):
+        elif name not in saved and not hasattr(module, own):
             module.register_buffer(own, value.to(device, copy=True), persistent=persistent)
 
 
