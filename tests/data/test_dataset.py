@@ -338,3 +338,11 @@ def test_validation_is_cut_from_training_with_its_noise_and_its_rows():
     assert not np.array_equal(cut.rows, data.with_validation(0.25, seed=6).rows)
     with pytest.raises(DatadietError, match="cut already"):
         cut.with_validation(0.1)
+
+
+def test_what_to_test_on_is_of_the_kind_that_is_trained_on(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((40, 3)), y=np.arange(40) % 2)
+    for test in (1, (np.zeros((4, 3)), np.arange(4) % 2)):
+        with pytest.raises(DatadietError, match=rf"a {type(test).__name__} to test on; give a path"):
+            load(tmp_path / "a.npz", test=test)
+    assert len(load(tmp_path / "a.npz", test_fraction=np.float32(0.25)).test) == 10

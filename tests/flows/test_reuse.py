@@ -149,6 +149,29 @@ def test_where_a_run_stops_is_no_part_of_its_name_but_its_horizon_is(tmp_path: P
     assert len(Store(tmp_path / "store").runs()) == 2
 
 
+def test_a_store_that_has_everything_may_be_one_to_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretches: list[tuple[int, int]]
+) -> None:
+    given = {"runs": 2, "scores": ["el2n"], "at": "1ep"}
+    before = score(tmp_path, **given).mean("el2n")
+    half = dd.select(score(tmp_path, **given), "el2n", 0.5)
+    accuracies = dd.compare(tiny(), {"half": half}, runs=1, recipe=RECIPE, setup=setup(tmp_path / "store"))["half"]
+
+    def refuse(path: object, *_: object) -> None:
+        raise dd.DatadietError("read-only file system", where=path)
+
+    stretches.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("datadiet.flows.execute.writable_folder", refuse)
+        patch.setattr("datadiet.store.files.atomic", refuse)
+        assert score(tmp_path, **given).mean("el2n").tolist() == before.tolist()
+        again = dd.compare(tiny(), {"half": half}, runs=1, recipe=RECIPE, setup=setup(tmp_path / "store"))
+        assert again["half"] == accuracies
+        with pytest.raises(dd.DatadietError, match="store: read-only file system"):
+            score(tmp_path, **{**given, "runs": 3})
+    assert stretches == []
+
+
 def test_a_score_added_to_a_folder_joins_those_that_are_there(tmp_path: Path) -> None:
     score(tmp_path, scores=["el2n"], at="1ep", out=tmp_path / "out")
     score(tmp_path, scores=["loss"], at="2ep", out=tmp_path / "out")

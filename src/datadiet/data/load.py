@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def load(
                 fix="give it where the dataset is loaded",
             )
         return source if name is None else replace(source, name=name)
-    if test_fraction and not (isinstance(test_fraction, (int, float)) and 0 < test_fraction < 1):
+    if test_fraction and not (isinstance(test_fraction, Real) and 0 < test_fraction < 1):
         raise DatadietError(
             f"a split of {test_fraction}",
             where="test_fraction",
@@ -97,6 +98,10 @@ def load(
         )
     where: Mapping[str, Any] = {"data_dir": data_dir, "download": download}
     if isinstance(source, (str, os.PathLike)):
+        if test is not None and not isinstance(test, (str, os.PathLike)):
+            raise DatadietError(
+                f"a {type(test).__name__} to test on", where=os.fspath(source), fix="give a path, as for training"
+            )
         try:
             reader, spelled, where = _named(os.fspath(source), where)
         except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such user's home

@@ -257,7 +257,6 @@ def execute_compare(
         check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split)
         writable_folder(folder)
     store = Store(plan.setup.store)
-    writable_folder(store.root)
     check_code(plan.recipe, plan.network, store)
     run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
     result = results(plan)

@@ -18,7 +18,6 @@ from datadiet.flows.score import ScorePlan, plan_score
 from datadiet.flows.spawning import RESULT, Families, families, grow, paths_in
 from datadiet.steps import Step
 from datadiet.store import Store
-from datadiet.store.files import writable_folder
 from datadiet.training.recipe import Recipe
 
 
@@ -172,7 +171,6 @@ def execute_connectivity(plan: ConnectivityPlan, on_progress: OnProgress | None 
     """Do what a plan says."""
     setup = plan.scoring.setup
     store = Store(setup.store)
-    writable_folder(store.root)
     check_code(plan.scoring.recipe, plan.scoring.network, store)
     with kept_engines():
         grow(plan.families, plan.data, setup, on_progress)

@@ -18,6 +18,7 @@ from datadiet.flows.plan import Setup
 from datadiet.flows.shared import share
 from datadiet.flows.tasks import RunResult, is_done
 from datadiet.machine import cores
+from datadiet.store.files import writable_folder
 
 log = logging.getLogger(__name__)
 OnProgress = Callable[[engines.Progress], object]
@@ -86,6 +87,7 @@ def run_tasks(
     steps, seconds = 0, 0.0
     failures: dict[str, DatadietError] = {}
     if pending:
+        writable_folder(setup.store)  # a store that has everything may be one to read only
         if on_progress is not None:
             for label, task in pending:  # so that the whole is known at once
                 on_progress(engines.Progress(task.spec.name, label, 0, task.until))

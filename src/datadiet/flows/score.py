@@ -213,7 +213,6 @@ def score(
 def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> ScoreTable:
     """Do what a plan says."""
     store = Store(plan.setup.store)
-    writable_folder(store.root)
     check_code(plan.recipe, plan.network, store)
     folder = None if out is None else out_folder(out)
     if folder is not None:

@@ -61,7 +61,6 @@ def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progres
         check_folder(folder, _provenance(plan))
         writable_folder(folder)
     store = Store(plan.setup.store)
-    writable_folder(store.root)
     check_code(plan.recipe, plan.network, store)
     with kept_engines():
         tables = {name: execute_score(scoring, on_progress=on_progress) for name, scoring in plan.scorings.items()}

@@ -25,7 +25,6 @@ from datadiet.scores import ScoreTable
 from datadiet.seeds import stream
 from datadiet.selection.counts import count as count_of
 from datadiet.steps import Step, describe
-from datadiet.store.files import writable_folder
 from datadiet.studies.scales import Scale
 from datadiet.training.recipe import Recipe
 
@@ -219,7 +218,6 @@ class StudyJob:
         done = self.add(stage, plan)
         if self.rehearsal:
             return done
-        writable_folder(self.setup.store)
         run_tasks(plan.tasks, plan.data, self.setup, self.on_progress)
         return True
 
