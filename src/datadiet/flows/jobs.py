@@ -269,10 +269,8 @@ class _Work:
             self._begin()
 
     def _restore(self, point: Point) -> None:
-        if any(
-            f"model/{name}" not in point.tensors and f"buffer/{name}" not in point.tensors
-            for name in whole_state(self.model)
-        ):  # caches made since: a network without them is built anew
+        had = {name.partition("/")[2] for name in point.tensors if name.startswith(("model/", "buffer/"))}
+        if whole_state(self.model).keys() - had:  # caches made since: a network without them is built anew
             self._begin()
         where = f"{self.folder.path}, step {point.step}"
         made = point.meta.get("numerics")
