@@ -345,4 +345,21 @@ def test_what_to_test_on_is_of_the_kind_that_is_trained_on(tmp_path):
     for test in (1, (np.zeros((4, 3)), np.arange(4) % 2)):
         with pytest.raises(DatadietError, match=rf"a {type(test).__name__} to test on; give a path"):
             load(tmp_path / "a.npz", test=test)
-    assert len(load(tmp_path / "a.npz", test_fraction=np.float32(0.25)).test) == 10
+    with pytest.raises(DatadietError, match="brings its own test split; leave out test"):
+        load("digits", test=1)
+    for part in (np.float32(0.3), Fraction(3, 10)):
+        data = load(tmp_path / "a.npz", test_fraction=part)
+        assert len(data.test) == 12
+        assert load(**data.source).fingerprint == data.fingerprint
+        assert data.source["test_fraction"] == 0.3
+
+
+def test_a_tilde_is_the_own_folder_and_nobodys_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((40, 3)), y=np.arange(40) % 2)
+    assert len(load("~/a.npz", test="~/b.npz").test) == 40
+    assert len(load("a.npz", data_dir="~")) == 32
+    for where in ({"test": "~nobody-of-that-name/b.npz"}, {"data_dir": "~nobody-of-that-name"}):
+        with pytest.raises(DatadietError, match="home directory"):
+            load("~/a.npz", **where)

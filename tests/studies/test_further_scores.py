@@ -16,6 +16,7 @@ from datadiet.errors import DatadietError
 from datadiet.flows.rehearsal import made_up_scores
 from datadiet.flows.score import plan_score
 from datadiet.studies import lmc_scores
+from datadiet.studies.coherence import _random
 from datadiet.studies.study import STUDIES
 
 
@@ -105,6 +106,7 @@ def test_a_class_too_small_for_balance_leaves_random_subsets_as_they_fall(
     )
     planned = plan("coherence", tmp_path, data=data)
     assert any("random" in label for _, stage in planned.stages for label, _ in stage.tasks)
+    assert [_random(planned.job, size) for size in (31, 32, 33)] == ["balanced-random", "balanced-random", "random"]
     assert "are not class-balanced: a class has 10 examples" in caplog.text
 
 

@@ -11,6 +11,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datadiet.data import (
     arrays,
     cifar,
@@ -73,6 +75,15 @@ def load(
     Returns:
         The Dataset; its `source` says how to load the same again: `load(**data.source)`.
     """
+    if test_fraction and not (isinstance(test_fraction, Real) and 0 < test_fraction < 1):
+        raise DatadietError(
+            f"a split of {test_fraction}",
+            where="test_fraction",
+            fix="it must lie between 0 and 1, or be 0 for none",
+        )
+    if test_fraction:
+        test_fraction = float(str(test_fraction)) if isinstance(test_fraction, np.floating) else float(test_fraction)
+    data_dir, test = _own_folder(data_dir), _own_folder(test)
     # Only what was asked for is handed on, so that a reader without such an option can say so.
     asked: dict[str, Any] = {**options}
     for key, value, default in (
@@ -90,23 +101,18 @@ def load(
                 fix="give it where the dataset is loaded",
             )
         return source if name is None else replace(source, name=name)
-    if test_fraction and not (isinstance(test_fraction, Real) and 0 < test_fraction < 1):
-        raise DatadietError(
-            f"a split of {test_fraction}",
-            where="test_fraction",
-            fix="it must lie between 0 and 1, or be 0 for none",
-        )
     where: Mapping[str, Any] = {"data_dir": data_dir, "download": download}
     if isinstance(source, (str, os.PathLike)):
-        if test is not None and not isinstance(test, (str, os.PathLike)):
-            raise DatadietError(
-                f"a {type(test).__name__} to test on", where=os.fspath(source), fix="give a path, as for training"
-            )
         try:
             reader, spelled, where = _named(os.fspath(source), where)
         except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such user's home
             reason = error.strerror if isinstance(error, OSError) else None
             raise DatadietError(f"cannot be read ({reason or error})", where=os.fspath(source)) from error
+        takes = "test" in inspect.signature(reader).parameters
+        if takes and test is not None and not isinstance(test, (str, os.PathLike)):
+            raise DatadietError(
+                f"a {type(test).__name__} to test on", where=os.fspath(source), fix="give a path, as for training"
+            )
     else:
         reader, spelled, where = _in_memory(source), None, {}
     if name is not None and "name" in inspect.signature(reader).parameters:
@@ -137,6 +143,16 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
         raise unknown("dataset", source, DATASETS)
     path = path.resolve()
     return _bound(_folder_reader(path) if path.is_dir() else _file_reader(path), path), str(path), {}
+
+
+def _own_folder(given: Any) -> Any:
+    """A path whose `~` is written out; anything else as it is."""
+    if not isinstance(given, (str, Path)) or not str(given).startswith("~"):
+        return given
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DatadietError(str(error), where=given, fix="write the path out") from None
 
 
 def _folder_reader(path: Path) -> Reader:

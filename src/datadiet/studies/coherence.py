@@ -148,8 +148,9 @@ def means(numbers: Numbers, subset: str, column: str, what: str = "pre-training"
 
 def _random(job: StudyJob, size: int) -> str:
     """The same number of each class, as the paper's; where one has too few for that, of all together."""
-    each = -(-size // len(job.data.classes))
-    smallest = int(np.bincount(job.data.labels, minlength=len(job.data.classes)).min())
+    sizes = np.bincount(job.data.labels)
+    sizes = sizes[sizes > 0]
+    each, smallest = size // len(sizes), int(sizes.min())
     if smallest >= each:
         return "balanced-random"
     log.warning("random subsets of %d are not class-balanced: a class has %d examples of %d", size, smallest, each)
