@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+from datadiet.errors import DatadietError
 
 
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose `~` is written out: the user's own folder, where no shell has seen to it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise DatadietError(str(error), where=str(path), fix="write the path out") from None
+    except TypeError:
+        raise DatadietError(f"a path is meant, not {type(path).__name__}", fix="give a str or a Path") from None
 
 
 def free_memory() -> int | None:

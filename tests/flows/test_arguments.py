@@ -53,7 +53,7 @@ def test_one_name_or_number_is_a_list_of_one(given: dict[str, Any], tmp_path: Pa
         (lambda g: dd.Setup(workers="2"), "--workers: '2' workers"),
         (lambda g: dd.Setup(threads=1.5), "--threads: 1.5 threads"),
         (lambda g: dd.Setup.of("somewhere"), "'somewhere' is no setup; give a Setup"),
-        (lambda g: dd.score(tiny(), scores="el2n", out=3, runs=1, at="0", **g), "a folder is meant, not int"),
+        (lambda g: dd.score(tiny(), scores="el2n", out=3, runs=1, at="0", **g), "a path is meant, not int"),
         (lambda g: dd.select(np.arange(9.0), 0.3), "by is 0.3, no name of a score; say keep= for the part kept"),
         (lambda g: dd.select(np.arange(9.0), at="1ep"), "--at: plain values have no steps"),
         (lambda g: grid_of([0.5], [0.2, 0.9]), "offset 0.9 leaves no room for any keep"),

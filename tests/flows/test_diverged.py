@@ -10,8 +10,8 @@ import torch
 from tiny_flows import RECIPE, results, setup, tiny
 
 import datadiet as dd
+from datadiet import models
 from datadiet.errors import Diverged
-from datadiet.flows import jobs
 from datadiet.seeds import torch_seed
 
 SCORING = {"recipe": RECIPE, "scores": ["el2n"], "runs": 3, "at": "2ep"}
@@ -40,7 +40,7 @@ def test_the_other_runs_are_kept_and_the_next_command_trains_only_the_failed_one
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stretches: list[tuple[int, int]]
 ) -> None:
     poisoned = torch_seed(0, "score", 1, "init")
-    real = jobs.models.build_with
+    real = models.build_with
 
     def build(*arguments: Any, seed: int, **options: Any) -> torch.nn.Module:
         model = real(*arguments, seed=seed, **options)
@@ -49,13 +49,13 @@ def test_the_other_runs_are_kept_and_the_next_command_trains_only_the_failed_one
                 next(model.parameters()).mul_(float("nan"))
         return model
 
-    monkeypatch.setattr(jobs.models, "build_with", build)
+    monkeypatch.setattr(models, "build_with", build)
     message = r"scoring run 1: the loss is not finite at step 1; .*; the other 2 runs are done and kept$"
     with pytest.raises(Diverged, match=message):
         dd.score(tiny(), setup=setup(tmp_path / "store"), out=tmp_path / "out", **SCORING)
     assert len(results(tmp_path / "store")) == 2
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(jobs.models, "build_with", real)
+    monkeypatch.setattr(models, "build_with", real)
     stretches.clear()
     table = dd.score(tiny(), setup=setup(tmp_path / "store"), **SCORING)
     assert stretches == [(0, 14)]

@@ -11,6 +11,7 @@ import torch
 from tiny_flows import RECIPE, arrays, results, setup, tiny
 
 import datadiet as dd
+from datadiet import models
 from datadiet.flows import jobs
 from datadiet.flows.compare import FULL, plan_compare
 from datadiet.flows.score import plan_score
@@ -93,7 +94,7 @@ def test_retraining_starts_from_other_weights_than_scoring() -> None:
     first = []
     for plan in (scoring, retraining, tuning):
         for _, task in plan.tasks:
-            model = jobs.models.build("mlp", (1, 6, 6), 3, seed=jobs.torch_seed(*task.spec.stream, "init"), hidden=[16])
+            model = models.build("mlp", (1, 6, 6), 3, seed=jobs.torch_seed(*task.spec.stream, "init"), hidden=[16])
             first.append(torch.cat([p.detach().flatten() for p in model.parameters() if p.ndim > 1]))
     assert len(first) == 12
     for i, a in enumerate(first):

@@ -234,3 +234,8 @@ def test_a_model_with_lazy_layers_is_refused_by_name():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     with pytest.raises(DatadietError, match=r"the model's 1\.weight is lazy.*nn\.Linear for nn\.LazyLinear"):
         check_output(model, torch.zeros(2, 3), 2)
+
+
+def test_a_file_of_nobodys_is_refused_in_words():
+    with pytest.raises(DatadietError, match=r"home directory.*; write the path out"):
+        build("~nobody-of-that-name/net.py:make", (3,), 2)

@@ -149,8 +149,8 @@ def command(
             )
             # What was asked for is in the name, so that another subset does not take this one's place.
             parts = [folder.stem if plain else "", by or "", "balanced" if balanced else "", policy]
-            parts += [_hundredths(keeps[0])]
-            parts += [f"from-{_hundredths(options['offset'])}"] if "offset" in options else []
+            parts += [_percentage(keeps[0], "keep")]
+            parts += [f"from-{_percentage(options['offset'], 'offset')}"] if "offset" in options else []
             parts += [f"{key}-{value}" for key, value in options.items() if key != "offset"]
             parts += [f"at-{at}"] if at is not None else []
             parts += [f"seed-{seed}"] if seed else []
@@ -269,5 +269,6 @@ def _check_beside(path: Path) -> None:
             ) from None
 
 
-def _hundredths(part: Any) -> str:
-    return f"{100 * float(fraction(part, 'offset')):.10g}"
+def _percentage(part: Any, name: str) -> str:
+    """In as many digits as it has, for a file's name."""
+    return f"{100 * float(fraction(part, name)):.10g}"

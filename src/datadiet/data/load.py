@@ -11,8 +11,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datadiet.data import (
     arrays,
     cifar,
@@ -26,8 +24,10 @@ from datadiet.data import (
     tabular,
     torch_dataset,
 )
+from datadiet.data.checks import real
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
+from datadiet.machine import expanded
 from datadiet.registry import Registry
 
 Reader = Callable[..., Dataset]
@@ -82,8 +82,9 @@ def load(
             fix="it must lie between 0 and 1, or be 0 for none",
         )
     if test_fraction:
-        test_fraction = float(str(test_fraction)) if isinstance(test_fraction, np.floating) else float(test_fraction)
-    data_dir, test = _own_folder(data_dir), _own_folder(test)
+        test_fraction = real(test_fraction, "the split", where="test_fraction")
+    data_dir = None if data_dir is None else expanded(data_dir)
+    test = expanded(test) if isinstance(test, (str, Path)) and str(test).startswith("~") else test  # or a split's name
     # Only what was asked for is handed on, so that a reader without such an option can say so.
     asked: dict[str, Any] = {**options}
     for key, value, default in (
@@ -143,16 +144,6 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
         raise unknown("dataset", source, DATASETS)
     path = path.resolve()
     return _bound(_folder_reader(path) if path.is_dir() else _file_reader(path), path), str(path), {}
-
-
-def _own_folder(given: Any) -> Any:
-    """A path whose `~` is written out; anything else as it is."""
-    if not isinstance(given, (str, Path)) or not str(given).startswith("~"):
-        return given
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise DatadietError(str(error), where=given, fix="write the path out") from None
 
 
 def _folder_reader(path: Path) -> Reader:

@@ -1,4 +1,4 @@
-"""What the library's functions are given, as people write it: one or several, whole numbers, folders, plain arrays."""
+"""What the library's functions are given, as people write it: one or several, whole numbers, plain arrays."""
 
 from __future__ import annotations
 
@@ -31,16 +31,6 @@ def whole(given: Any, what: str, where: str, least: int = 1) -> int:
     if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
         raise DatadietError(f"{given!r} {what}", where=where, fix=f"give a whole number, at least {least}")
     return int(given)
-
-
-def out_folder(given: str | Path) -> Path:
-    """A path to write to; `~` is the user's own folder, which no shell has seen to here."""
-    try:
-        return Path(given).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise DatadietError(str(error), where=given, fix="write the path out") from None
-    except TypeError:
-        raise DatadietError(f"a folder is meant, not {type(given).__name__}", fix="give a path") from None
 
 
 def plain_array(file: Path, mmap: Literal["r"] | None = None) -> np.ndarray:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import out_folder, plain_array
+from datadiet.flows.arguments import plain_array
+from datadiet.machine import expanded
 
 SUFFIXES = (".npy", ".safetensors", ".parquet")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
@@ -26,7 +27,7 @@ def column(path: str | Path, name: str | None = None) -> np.ndarray:
         path: the file.
         name: of the array or column; not needed where the file has one only.
     """
-    file = out_folder(path)
+    file = expanded(path)
     if not file.exists():
         raise DatadietError("no such file", where=file)
     try:
@@ -87,7 +88,7 @@ def _parquet(file: Path, name: str | None) -> np.ndarray:
     return values
 
 
-def of_table(file: str | Path, name: str | None) -> tuple[str | None, dict[str, Any] | None]:
+def origin(file: str | Path, name: str | None) -> tuple[str | None, dict[str, Any] | None]:
     """Whose a column is in a `scores.parquet` of ours: the score it is a mean or a run of, and the scores' manifest."""
     if Path(file).suffix.lower() != ".parquet":
         return None, None
@@ -95,7 +96,7 @@ def of_table(file: str | Path, name: str | None) -> tuple[str | None, dict[str, 
     import pyarrow.parquet as pq
 
     try:
-        told = json.loads((pq.read_schema(out_folder(file)).metadata or {})[b"datadiet"])
+        told = json.loads((pq.read_schema(expanded(file)).metadata or {})[b"datadiet"])
     except (OSError, pa.ArrowException, LookupError, ValueError):  # not ours; what is wrong with it, reading it tells
         return None, None
     found = _OURS.fullmatch(name or "")

@@ -13,13 +13,14 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import out_folder, several, whole
+from datadiet.flows.arguments import several, whole
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
 from datadiet.flows.score_folder import warn_if_mixed
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
+from datadiet.machine import expanded
 from datadiet.numerics import Numerics
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
@@ -252,7 +253,7 @@ def execute_compare(
     plan: ComparePlan, out: str | Path | None = None, on_progress: OnProgress | None = None
 ) -> Comparison:
     """Do what a plan says."""
-    folder = None if out is None else out_folder(out)
+    folder = None if out is None else expanded(out)
     if folder is not None:
         check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split)
         writable_folder(folder)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.engines import make
 from datadiet.flows.execute import engine_for
 from datadiet.flows.jobs import serves, stretch
+from datadiet.flows.network import network_of
 from datadiet.flows.plan import Plan, Runs
 from datadiet.flows.spawning import PathTask
 from datadiet.flows.tasks import (
@@ -219,7 +219,7 @@ def _sizes(recipe: Recipe, data: Dataset, known: Sizes) -> _Sizes:
     key = (str(recipe), data.fingerprint)
     if key not in known:
         with as_before():
-            model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0)
+            model = network_of(recipe, data)
             optimizer = make_optimizer(model, recipe)
             fresh = _bytes(pack(model, optimizer, {}))
             for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
@@ -326,10 +326,7 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
     with as_before():
         numerics.apply()
         device = torch.device(numerics.device)
-        model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0)
-        model = model.to(device)
-        if numerics.channels_last and data.kind == "image":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = network_of(recipe, data, numerics=numerics)
         batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
         order = Order(
             np.arange(len(data)),

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.dynamics.connectivity import estimated_on, reestimate
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Diverged, Interrupted
+from datadiet.flows.network import network_of
 from datadiet.flows.shared import dataset_of
 from datadiet.flows.tasks import (
     Measure,
@@ -146,17 +146,9 @@ class _Work:
 
     def _built(self) -> nn.Module:
         """The network with its initial weights, where and as it is trained."""
-        spec, data = self.task.spec, self.data
-        model = models.build_with(
-            spec.recipe.model,
-            data.input_shape,
-            len(data.classes),
-            spec.recipe.model_args,
-            seed=torch_seed(*spec.stream, "init"),
-        ).to(self.device)
-        if self.task.numerics.channels_last and data.kind == "image":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return model
+        spec = self.task.spec
+        seed = torch_seed(*spec.stream, "init")
+        return network_of(spec.recipe, self.data, seed=seed, numerics=self.task.numerics)
 
     def _copied(self) -> nn.Module:
         """The network as it is now, built anew: some hold tensors that cannot be copied."""

@@ -17,8 +17,10 @@ from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import out_folder, whole
+from datadiet.flows.arguments import whole
+from datadiet.flows.network import network_of
 from datadiet.flows.tasks import RESUME_EVERY, RunTask
+from datadiet.machine import expanded
 from datadiet.numerics import Numerics, resolve
 from datadiet.scores import SCORES
 from datadiet.seeds import digest
@@ -65,7 +67,7 @@ class Setup:
 
     def __post_init__(self) -> None:
         if str(self.store).startswith("~"):
-            object.__setattr__(self, "store", out_folder(self.store))
+            object.__setattr__(self, "store", expanded(self.store))
         if self.engine != "auto":
             ENGINES.get(self.engine, where="--engine")
         if self.workers is not None:
@@ -223,7 +225,7 @@ def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Netwo
     Args:
         smallest: how many examples the smallest subset has that will be trained on.
     """
-    model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0)
+    model = network_of(recipe, data)
     weights = None if models.is_own(recipe.model) else models.weights_fingerprint(model)  # before anything runs it
     batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
     sample = batches.inputs(torch.arange(min(2, len(data)), device="cpu"))

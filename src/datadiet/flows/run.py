@@ -12,7 +12,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import out_folder, several, whole
+from datadiet.flows.arguments import several, whole
 from datadiet.flows.compare import (
     FULL,
     ComparePlan,
@@ -28,6 +28,7 @@ from datadiet.flows.rehearsal import made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
+from datadiet.machine import expanded
 from datadiet.scores import ScoreTable
 from datadiet.selection import POLICIES as REGISTERED
 from datadiet.selection import Subset
@@ -142,7 +143,7 @@ def plan_run(
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
     check_ranking(plan, by, plan.marks[-1])
-    folder = out_folder(out) if out is not None else folder_for(data)
+    folder = expanded(out) if out is not None else folder_for(data)
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
     ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
     with quiet():  # what our policies cannot select by any scores is refused before there are scores

@@ -15,7 +15,7 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import out_folder, several, whole
+from datadiet.flows.arguments import several, whole
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.lmc import missing_children, spawned_scores, take_spawned
 from datadiet.flows.plan import (
@@ -35,6 +35,7 @@ from datadiet.flows.plan import (
 from datadiet.flows.score_folder import check_folder, identity, warn_if_mixed, write_folder
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, codes_of_scores, columns, defined_at, folder_of, functions_of
+from datadiet.machine import expanded
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES, ScoreTable
 from datadiet.steps import Step
@@ -214,7 +215,7 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     """Do what a plan says."""
     store = Store(plan.setup.store)
     check_code(plan.recipe, plan.network, store)
-    folder = None if out is None else out_folder(out)
+    folder = None if out is None else expanded(out)
     if folder is not None:
         check_folder(folder, plan)
         writable_folder(folder)

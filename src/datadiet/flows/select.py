@@ -11,9 +11,10 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset, Fingerprint
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import out_folder, plain_array
-from datadiet.flows.columns import SUFFIXES, column, of_table
+from datadiet.flows.arguments import plain_array
+from datadiet.flows.columns import SUFFIXES, column, origin
 from datadiet.flows.plan import check_seed
+from datadiet.machine import expanded
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
@@ -55,7 +56,7 @@ def select(
     fingerprint: str | None = None
     if isinstance(scores, (str, Path)):
         if Path(scores).suffix.lower() in SUFFIXES:
-            score, told = of_table(scores, by)
+            score, told = origin(scores, by)
             scores = column(scores, by)
             fingerprint = None if told is None else told.get("fingerprint")
             if score is not None and score in SCORES:  # harder may be lower
@@ -115,7 +116,7 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
 
     Rows count the training set; where a test split was cut off the source, `data.rows[subset]` are the source's.
     """
-    file = out_folder(path)
+    file = expanded(path)
     kind = file.suffix.lower()
     if kind == ".safetensors":
         meta = {
@@ -143,7 +144,7 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
 
 def load_subset(path: str | Path, data: Dataset | None = None) -> Subset:
     """Read a subset, and check it against `data`: its fingerprint where it has one, the range of its rows always."""
-    file = out_folder(path)
+    file = expanded(path)
     if not file.exists():
         raise DatadietError("no such file", where=file, fix="make it with `datadiet select`")
     kind = file.suffix.lower()

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from datadiet import models
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.dynamics.connectivity import ESTIMATED_ON, Path, along, estimated_on, pairs
 from datadiet.engines import Context
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.execute import OnProgress, run_tasks
+from datadiet.flows.network import network_of
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import DataCard, dataset_of
 from datadiet.flows.tasks import RunResult, RunTask
@@ -159,9 +159,7 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
     recipe, device = task.recipe, torch.device(task.numerics.device)
     batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
     labels = batches.labels if task.labels is None else torch.from_numpy(task.labels).to(device)
-    model = models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0).to(device)
-    if task.numerics.channels_last and data.kind == "image":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network_of(recipe, data, numerics=task.numerics)
     states = []
     for name in task.spec.networks:
         point = Store(task.store).run(name).load_checkpoint(task.spec.step)

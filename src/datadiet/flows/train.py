@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datadiet import models
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import out_folder
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, check_folder, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
+from datadiet.flows.network import network_of
 from datadiet.flows.tasks import folder_of
+from datadiet.machine import expanded
 from datadiet.store.files import writable_folder, write_json, write_tensors
 from datadiet.training.checkpoint import part
 from datadiet.training.masks import Mask
@@ -32,10 +32,7 @@ def plan_train(
 def _masked(plan: ComparePlan, given: Mask | str | Path) -> ComparePlan:
     """The same runs under a weight mask, which must be of their network."""
     mask, where = (given, "mask") if isinstance(given, Mask) else (Mask.load(given), str(given))
-    recipe, data = plan.recipe, plan.data
-    mask.check(
-        models.build_with(recipe.model, data.input_shape, len(data.classes), recipe.model_args, seed=0), where=where
-    )
+    mask.check(network_of(plan.recipe, plan.data), where=where)
     groups = [
         (
             name, keep, size,
@@ -50,7 +47,7 @@ def execute_train(
     plan: ComparePlan, out: str | Path, on_progress: OnProgress | None = None
 ) -> tuple[Comparison, list[Path]]:
     """Train, and write `weights-<run>.safetensors` (a state dict) and `comparison.json` to a folder."""
-    folder = out_folder(out)
+    folder = expanded(out)
     first = plan.tasks[0][1].spec
     what: dict[str, str | None] = {"subset": first.subset, "mask": first.mask}
     # Other rows of a comparison replace each other; weights of two trainings in one folder would be mixed up.

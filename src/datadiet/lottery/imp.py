@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.data.dataset import Dataset
-from datadiet.flows.arguments import out_folder
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.plan import Plan, Runs, check_code
 from datadiet.flows.score import execute_score
@@ -23,6 +22,7 @@ from datadiet.flows.tasks import RunTask, is_done
 from datadiet.lottery.plan import LotteryPlan, plan_tickets
 from datadiet.lottery.result import Lottery, check_folder
 from datadiet.lottery.work import Work, once
+from datadiet.machine import expanded
 from datadiet.store import Store
 from datadiet.store.files import writable_folder
 from datadiet.training.recipe import Recipe
@@ -56,7 +56,7 @@ def find_tickets(
 
 def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progress: OnProgress | None = None) -> Lottery:
     """Do what a plan says."""
-    folder = None if out is None else out_folder(out)
+    folder = None if out is None else expanded(out)
     if folder is not None:
         check_folder(folder, _provenance(plan))
         writable_folder(folder)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import datadiet.data as data_room
-from datadiet import models
 from datadiet.data.dataset import Dataset
 from datadiet.data.noise import parse as parse_noise
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.arguments import several, whole
+from datadiet.flows.network import network_of
 from datadiet.flows.plan import Network, Setup, check_seed, defaults_for, environment, inspect, recipe_for
 from datadiet.flows.score import ScorePlan, check_ranking, plan_score
 from datadiet.lottery.presets import lottery_preset
@@ -213,8 +213,7 @@ def plan_tickets(
     }  # fmt: skip
     for name, scoring in scorings.items():
         check_ranking(scoring, name, scoring.marks[-1], where="--score-at")
-    built = models.build_with(chosen.model, data.input_shape, len(data.classes), chosen.model_args, seed=0)
-    dense = Mask.full(built)
+    dense = Mask.full(network_of(chosen, data))
     if not dense.tensors:
         raise DatadietError(
             f"{chosen.model} has no convolution or linear layer to prune", where="--model", fix="use another network"

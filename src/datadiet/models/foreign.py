@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from datadiet.errors import DatadietError, unknown
+from datadiet.machine import expanded
 from datadiet.models.options import check_arguments
 
 
@@ -62,7 +63,7 @@ def _find(name: str) -> tuple[Callable[..., Any], Path]:
     if not place or not attribute:
         raise DatadietError(f"{name!r} is not a model", fix="write package.module:function or path/to/file.py:function")
     if place.endswith(".py"):
-        path = Path(place).expanduser()
+        path = expanded(place)
         module, folder = _load_file(path, name), path.resolve().parent
     else:
         module, folder = _load_module(place, name), Path.cwd()

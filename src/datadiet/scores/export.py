@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 from datadiet.store.files import Damaged, atomic, read_json, read_tensors
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ def load_table(folder: str | Path) -> ScoreTable:
     """The table of a folder that `datadiet score` wrote; values are read, and verified, when asked for."""
     from datadiet.scores.table import ScoreTable
 
-    try:
-        path = Path(folder).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise DatadietError(str(error), where=folder, fix="write the path out") from None
+    path = expanded(folder)
     file = path / "manifest.json"
     if not file.exists():
         raise DatadietError(

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import datadiet.data as data_room
 from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, Interrupted
-from datadiet.flows.arguments import out_folder
+from datadiet.flows.arguments import whole
 from datadiet.flows.estimate import Estimate, estimates
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup, check_seed, recipe_for
 from datadiet.flows.rehearsal import quiet
+from datadiet.machine import expanded
 from datadiet.scores import SCORES
 from datadiet.steps import Step
 from datadiet.store.files import writable_folder
@@ -100,8 +100,8 @@ def plan(
             raise DatadietError(f"{name} does not look at it", where=f"--{flag}", fix=f"leave it out, or ask {able}")
     size = SCALES.get(scale, where="--scale")
     for count, flag in ((runs, "--runs"), (score_runs, "--score-runs")):
-        if count is not None and (not isinstance(count, Integral) or isinstance(count, bool) or count < 1):
-            raise DatadietError(f"{count!r} runs", where=flag, fix="give a whole number from 1 on")
+        if count is not None:
+            whole(count, "runs", flag)
     size = replace(size, runs=int(runs or size.runs), score_runs=int(score_runs or size.score_runs))
     seed = check_seed(seed)
     for score in scores:
@@ -144,7 +144,7 @@ def plan(
     with quiet():
         study.measure(job)
     noise_part = "" if about.noise is None else f"-{about.noise.kind}{about.noise.fraction:g}"
-    folder = out_folder(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
+    folder = expanded(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
     stages = tuple(job.plans)
     return StudyPlan(study, replace(job, rehearsal=False, plans=[], _tables={}), folder, stages)
 
@@ -221,7 +221,7 @@ def run_all(
                 log.warning("%s failed: %s", name, error)
             except Exception as error:  # a mistake in one study must not cost the others
                 failed[name] = _unexpected(name, error)
-    return results, failed, page(results, failed, out_folder(out) / "studies")
+    return results, failed, page(results, failed, expanded(out) / "studies")
 
 
 def plan_all(names: Iterable[str] | None = None, **options: Any) -> dict[str, StudyPlan | DatadietError]:

@@ -94,11 +94,10 @@ def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool 
             continue
         if own in module._buffers:
             buffer = module._buffers[own]
-            if buffer is None or buffer.shape != value.shape or (0 in buffer.stride() and len(buffer) > 0):
-                same = buffer is not None and torch.equal(buffer, value.to(buffer.device))
-                module._buffers[own] = (
-                    buffer if same else value.to(device if buffer is None else buffer.device, copy=True)
-                )
+            value = value.to(device if buffer is None else buffer.device, copy=True)
+            expanded = buffer is not None and 0 in buffer.stride()
+            if buffer is None or buffer.shape != value.shape or (expanded and not torch.equal(buffer, value)):
+                module._buffers[own] = value
         elif name not in saved and not hasattr(module, own):
             module.register_buffer(own, value.to(device, copy=True), persistent=persistent)
 

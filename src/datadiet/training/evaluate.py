@@ -38,11 +38,7 @@ def predict(model: nn.Module, batches: Batches, numerics: Numerics, rows: np.nda
     size = numerics.scoring_batch
     out = []
     with evaluation(model), numerics.autocast(scoring=True):
-        for start in range(0, len(wanted), size):
-            part = wanted[start : start + size]
-            count = len(part)
-            if count < size:
-                part = torch.cat([part, part[:1].expand(size - count)])
+        for part, count in _filled(wanted, size):
             inputs = batches.inputs(part)
             logits = model(**inputs) if isinstance(inputs, dict) else model(inputs)
             out.append(logits[:count].float())
@@ -55,12 +51,14 @@ def by_model(
     """A score of the network itself (a gradient norm), batch by batch over all rows; `go_on` may raise between two."""
     size = min(numerics.scoring_batch, 128)
     out = []
-    for start in range(0, len(batches), size):
+    for rows, count in _filled(torch.arange(len(batches), device=batches.device), size):
         go_on()
-        rows = torch.arange(start, min(start + size, len(batches)), device=batches.device)
-        count = len(rows)
-        if count < size:  # every pass has one shape, so that a row's value depends on no other
-            rows = torch.cat([rows, rows[:1].expand(size - count)])
         found = compute(model, batches.inputs(rows), batches.labels[rows])
         out.append(torch.as_tensor(found)[:count])  # somebody's may give an array or a list
     return torch.cat(out)
+
+
+def _filled(rows: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Batches of one size, the last filled up, and how many of each count: a row's value then depends on no other."""
+    for part in rows.split(size):
+        yield (part if len(part) == size else torch.cat([part, part[:1].expand(size - len(part))])), len(part)
