@@ -113,6 +113,16 @@ def test_tune_reports_the_grid_and_tests_the_choice_once(place: Path) -> None:
     assert "tuned window 50%" in shown
 
 
+def test_what_is_tuned_lies_together_under_a_tilde_that_no_shell_saw(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    words = ("select", "scores", "--by", "el2n", "--tune", "--keep", 0.5, "--runs", 1, "--offset", 0.0)
+    ok(*words, "--engine", "inline", "--threads", 1, "--precision", "float32", "--out=~/there/tuned.safetensors")
+    assert sorted(path.name for path in (tmp_path / "home/there").iterdir()) == ["tuned.json", "tuned.safetensors"]
+    assert not Path("~").exists()
+
+
 def test_other_values_and_other_parts_have_other_names(place: Path) -> None:
     np.save("a.npy", np.arange(50_000.0))
     np.save("b.npy", -np.arange(50_000.0))

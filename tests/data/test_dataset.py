@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -347,11 +348,32 @@ def test_what_to_test_on_is_of_the_kind_that_is_trained_on(tmp_path):
             load(tmp_path / "a.npz", test=test)
     with pytest.raises(DatadietError, match="brings its own test split; leave out test"):
         load("digits", test=1)
-    for part in (np.float32(0.3), Fraction(3, 10)):
+    for part in (np.float32(0.3), Fraction(3, 10), Decimal("0.3")):
         data = load(tmp_path / "a.npz", test_fraction=part)
         assert len(data.test) == 12
         assert load(**data.source).fingerprint == data.fingerprint
         assert data.source["test_fraction"] == 0.3
+    for none in (0, 0.0, False, np.float32(0), np.int64(0), Fraction(0), Decimal(0)):
+        data = load(tmp_path / "a.npz", test_fraction=none)
+        assert data.test is None
+        assert load(**json.loads(json.dumps(data.source))).fingerprint == data.fingerprint
+    for wrong in (np.array([0.1, 0.3]), float("nan"), True, -0.1):
+        with pytest.raises(DatadietError, match="a split of"):
+            load(tmp_path / "a.npz", test_fraction=wrong)
+    with pytest.raises(DatadietError, match=r"gone\.npz: no such file; give another \.npz to test on"):
+        load(tmp_path / "a.npz", test=tmp_path / "gone.npz")
+
+
+def test_a_reader_of_ones_own_says_what_it_takes_to_test_on(monkeypatch):
+    def folds(*, test=None):
+        rows = np.arange(40) % 4 == test
+        x, y = np.arange(120.0).reshape(40, 3), np.arange(40) // 4 % 2
+        return load((x[~rows], y[~rows]), test=(x[rows], y[rows]))
+
+    monkeypatch.setitem(DATASETS._entries, "folds", folds)
+    data = load("folds", test=3)
+    assert (len(data), len(data.test)) == (30, 10)
+    assert load(**data.source).fingerprint == data.fingerprint
 
 
 def test_a_tilde_is_the_own_folder_and_nobodys_is_refused_in_words(tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ from datadiet.flows.score import plan_score
 from datadiet.flows.tune import grid_of
 from datadiet.lottery import plan_tickets
 from datadiet.models import build
+from datadiet.training.masks import Mask
+from datadiet.training.recipe import read_settings
 
 
 @pytest.fixture
@@ -77,6 +79,13 @@ def test_the_own_folder_is_written_with_a_tilde(tmp_path: Path, monkeypatch: pyt
     dd.save_subset(dd.select("~/scores", "el2n", 0.5), "~/half.safetensors")
     assert len(dd.load_subset("~/half.safetensors", tiny())) == 60
     assert len(dd.select("~/scores/scores.parquet", "el2n@0it.mean", 0.5)) == 60
+    recipe = Path("~/recipe.json").expanduser()
+    recipe.write_text('{"lr": 0.05}')
+    assert read_settings("~/recipe.json") == {"lr": 0.05}
+    dd.load_table("~/scores").to_parquet("~/values.parquet")
+    mask = Mask.full(build("mlp", (1, 6, 6), 3, seed=0))
+    mask.save("~/mask.safetensors")
+    assert Mask.load("~/mask.safetensors").digest == mask.digest
     assert not (tmp_path / "~").exists()
     for call in (dd.load_table, dd.load_subset, lambda path: dd.select(f"{path}.npy")):
         with pytest.raises(DatadietError, match=r"home directory.*; write the path out"):

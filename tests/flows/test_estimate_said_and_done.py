@@ -146,6 +146,23 @@ def test_a_trajectory_score_registered_later_is_said_to_replay_the_run(
     assert compared(again.stages(), lambda: execute_score(again))[0] == 2 * 28
 
 
+class Plain(Forgetting):
+    """A trajectory score that keeps what is no tensor."""
+
+    def state(self) -> dict[str, Any]:
+        return {"visits": self.visits.numpy()}
+
+
+def test_a_state_that_cannot_be_kept_is_said_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES._entries, "plain", Score("plain", "trajectory", Plain, "higher", "An array."))
+    plan = scoring(tmp_path, "1ep", scores=["plain"], recipe=WIDE)
+    for call in (lambda: estimate.estimates(plan.stages()), lambda: execute_score(plan)):
+        with pytest.raises(
+            dd.DatadietError, match=r"the state of plain has 'visits' as ndarray.*; give a dict of tensors"
+        ):
+            call()
+
+
 def test_the_steps_of_runs_and_their_children_are_exact(tmp_path: Path, compared: Any) -> None:
     plan = plan_connectivity(
         tiny(), at=["0", "5it", "1ep"], until="3ep", children=3, recipe=WIDE, setup=setup(tmp_path / "store")

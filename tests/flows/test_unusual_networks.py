@@ -15,143 +15,11 @@ from datadiet.models import build, check_output, weights_fingerprint
 from datadiet.store import Store
 from datadiet.training.checkpoint import load_whole, whole_state
 
-NETS = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, inputs, classes, seed=3):
-        super().__init__()
-        self.first, self.head, self.seed = nn.Linear(inputs, 8), nn.Linear(8, classes), seed
-
-    def forward(self, x):
-        return self.head(self.between(self.first(x.flatten(1))).tanh())
-
-    def between(self, h):
-        return h
-
-class Expanded(Net):
-    "A constant, kept as a view that cannot be written to."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("scale", torch.tensor(2.0).expand(8), persistent=False)
-
-    def between(self, h):
-        return h * self.scale
-
-class Sized(Net):
-    "A cache that has its size from the first use on."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("grid", torch.zeros(0), persistent=False)
-
-    def between(self, h):
-        if len(self.grid) != h.shape[1]:
-            self.grid = torch.linspace(-1, 1, h.shape[1])
-        return h + self.grid
-
-class Absent(Net):
-    "A cache that is not there before the first use."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("grid", None, persistent=False)
-
-    def between(self, h):
-        if self.grid is None:
-            self.grid = torch.linspace(-1, 1, h.shape[1])
-        return h + self.grid
-
-class Made(Net):
-    "A cache that is registered at the first use; `kept` says whether it is saved."
-    kept = False
-
-    def between(self, h):
-        if not hasattr(self, "grid"):
-            self.register_buffer("grid", torch.linspace(-1, 1, h.shape[1]), persistent=self.kept)
-        return h + self.grid
-
-class Kept(Made):
-    kept = True
-
-class Filled(Absent):
-    "A saved cache that is not there before the first use."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("grid", None)
-
-class Grown(Sized):
-    "A saved cache that has its size from the first use on."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("grid", torch.zeros(0))
-
-class Counting(Net):
-    "State that is no buffer: how often it was trained, which scales its features."
-    trained = 0.0
-
-    def between(self, h):
-        self.trained += self.training
-        return h / (1 + self.trained)
-
-    def get_extra_state(self):
-        return torch.tensor(self.trained)
-
-    def set_extra_state(self, state):
-        self.trained = float(state)
-
-class Renamed(Net):
-    "Its weights are saved under another name, by hooks of its own."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        def saved(module, state, prefix, _):
-            state[prefix + "kernel"] = state.pop(prefix + "weight")
-        def loaded(module, state, prefix, *_):
-            state[prefix + "weight"] = state.pop(prefix + "kernel")
-        self.first.register_state_dict_post_hook(saved)
-        self.first.register_load_state_dict_pre_hook(loaded)
-
-class Centred(Net):
-    "A moving mean of dropped-out features, put in place anew at every step of training."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.register_buffer("centre", torch.zeros(8))
-
-    def between(self, h):
-        h = nn.functional.dropout(h, 0.5, self.training)
-        if self.training:
-            self.centre = 0.9 * self.centre + 0.1 * h.detach().mean(0)
-        return h - self.centre
-
-class Normed(Net):
-    "Weight norm of the old kind, whose weight is computed from others and cannot be copied."
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.first, self.norm = nn.utils.weight_norm(self.first), nn.BatchNorm1d(8)
-
-    def between(self, h):
-        return self.norm(h)
-
-def of(kind):
-    def make(input_shape, classes, **more):
-        return kind(input_shape[0] * input_shape[1] * input_shape[2], classes, **more)
-    return make
-
-plain, expanded, sized, absent, centred, normed = map(of, (Net, Expanded, Sized, Absent, Centred, Normed))
-made, kept, filled, grown, counting = map(of, (Made, Kept, Filled, Grown, Counting))
-renamed = of(Renamed)
-
-class Lazy(Net):
-    def __init__(self, *shape):
-        super().__init__(*shape)
-        self.first = nn.LazyLinear(8)
-
-class Squeezed(Net):
-    def forward(self, x):
-        return super().forward(x)[:, :3].squeeze().softmax(1)
-
-lazy, squeezed = of(Lazy), of(Squeezed)
-"""
-KINDS = ["expanded", "sized", "absent", "centred", "made", "kept", "filled", "grown", "counting", "renamed"]
+NETS = Path(__file__).with_name("unusual_nets.py").read_text()
+KINDS = [
+    "expanded", "sized", "absent", "centred", "made", "kept", "filled", "grown", "counting", "renamed", "averaged",
+    "constant", "flagged", "rotary",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -229,7 +97,9 @@ def test_a_whole_state_goes_into_a_fresh_network(nets: str, kind: str) -> None:
             assert mine[name].data_ptr() != theirs[name].data_ptr(), "a copy"
 
 
-@pytest.mark.parametrize("kind", ["made", "kept", "filled", "grown", "sized"])
+@pytest.mark.parametrize(
+    "kind", ["made", "kept", "filled", "grown", "sized", "averaged", "constant", "flagged", "rotary"]
+)
 def test_a_network_that_makes_its_caches_is_calibrated_and_followed_as_it_trains(
     tmp_path: Path, nets: str, kind: str
 ) -> None:
@@ -238,7 +108,9 @@ def test_a_network_that_makes_its_caches_is_calibrated_and_followed_as_it_trains
     assert one.mean("grand_calibrated").tolist() == one.mean("grand").tolist()
 
 
-@pytest.mark.parametrize("kind", ["made", "kept", "filled", "grown", "sized", "absent", "expanded"])
+@pytest.mark.parametrize(
+    "kind", ["made", "kept", "filled", "grown", "sized", "absent", "expanded", "constant", "rotary"]
+)
 @pytest.mark.parametrize("used", [(), (0,), (1,), (0, 1)])
 def test_a_line_between_two_networks_with_caches_is_that_between_their_weights(
     nets: str, kind: str, used: tuple[int, ...]
@@ -327,3 +199,22 @@ def test_one_example_is_refused_where_batch_norm_cannot_train_on_it(tmp_path: Pa
         dd.compare(tiny(), {"one": [7]}, **{**given, "recipe": squeezed})
     assert not (tmp_path / "store").exists()
     assert dd.compare(tiny(), {"one": [7]}, **{**given, "recipe": RECIPE})["one"].examples == 1
+
+
+@pytest.mark.parametrize(("kind", "made"), [("late", "the weight scale"), ("later", "the module place")])
+def test_a_network_that_makes_more_than_caches_when_it_is_used_is_refused(
+    tmp_path: Path, nets: str, kind: str, made: str
+) -> None:
+    with pytest.raises(dd.DatadietError, match=f"the model makes {made} when it is first used; make it in __init__"):
+        score(tmp_path, f"{nets}:{kind}", "1ep")
+
+
+@pytest.mark.parametrize("kind", ["renamed", "made", "constant"])
+def test_such_networks_are_pruned(tmp_path: Path, nets: str, kind: str) -> None:
+    recipe = {**RECIPE, "model": f"{nets}:{kind}", "model_args": {}}
+    found = dd.find_tickets(
+        tiny(), pretrain=["all@0"], levels=2, fraction=0.5, replicates=1, recipe=recipe, setup=setup(tmp_path / "store")
+    )
+    (one,) = found.outcomes.values()
+    assert one.density == pytest.approx([1, 0.5, 0.25], abs=0.01)
+    assert np.isfinite(one.accuracy).all()

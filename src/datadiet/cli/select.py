@@ -17,6 +17,7 @@ from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.reload import reload
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
+from datadiet.machine import expanded
 from datadiet.scores import load_table
 from datadiet.selection import Subset
 from datadiet.selection.counts import fraction
@@ -112,7 +113,7 @@ def command(
         if tune and table is not None:
             if by is None:
                 raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
-            target = out or folder / f"tuned-{by}.safetensors"
+            target = folder / f"tuned-{by}.safetensors" if out is None else expanded(out)
             _check_target(target)
             _check_beside(target.with_suffix(".json"))
             data = reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir))
@@ -155,7 +156,7 @@ def command(
             parts += [f"at-{at}"] if at is not None else []
             parts += [f"seed-{seed}"] if seed else []
             name = "-".join(part.replace("/", "_") for part in parts if part) + ".safetensors"
-            target = out or (folder.parent if plain else folder) / name
+            target = (folder.parent if plain else folder) / name if out is None else expanded(out)
             _check_target(target)
         save_subset(subset, target)
     if json:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,14 @@ def load(
     Returns:
         The Dataset; its `source` says how to load the same again: `load(**data.source)`.
     """
-    if test_fraction and not (isinstance(test_fraction, Real) and 0 < test_fraction < 1):
-        raise DatadietError(
-            f"a split of {test_fraction}",
-            where="test_fraction",
-            fix="it must lie between 0 and 1, or be 0 for none",
-        )
-    if test_fraction:
-        test_fraction = real(test_fraction, "the split", where="test_fraction")
+    if test_fraction is not None:
+        if not isinstance(test_fraction, (Real, Decimal)) or not 0 <= test_fraction < 1:
+            raise DatadietError(
+                f"a split of {test_fraction}",
+                where="test_fraction",
+                fix="it must lie between 0 and 1, or be 0 for none",
+            )
+        test_fraction = 0.0 if test_fraction == 0 else real(test_fraction, "the split", where="test_fraction")
     data_dir = None if data_dir is None else expanded(data_dir)
     test = expanded(test) if isinstance(test, (str, Path)) and str(test).startswith("~") else test  # or a split's name
     # Only what was asked for is handed on, so that a reader without such an option can say so.
@@ -110,7 +111,7 @@ def load(
             reason = error.strerror if isinstance(error, OSError) else None
             raise DatadietError(f"cannot be read ({reason or error})", where=os.fspath(source)) from error
         takes = "test" in inspect.signature(reader).parameters
-        if takes and test is not None and not isinstance(test, (str, os.PathLike)):
+        if takes and source not in DATASETS and not (test is None or isinstance(test, (str, os.PathLike))):
             raise DatadietError(
                 f"a {type(test).__name__} to test on", where=os.fspath(source), fix="give a path, as for training"
             )

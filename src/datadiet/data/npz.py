@@ -43,6 +43,8 @@ def load(path: Path, *, test: str | Path | None = None, test_fraction: float | N
         if tested:
             raise DatadietError("test examples are given twice", where=path, fix="leave out test=")
         file = Path(test).expanduser()
+        if not file.is_file():
+            raise DatadietError("no such file", where=file, fix="give another .npz to test on")
         names = _names(file)
         x, y = ("x_test", "y_test") if {"x_test", "y_test"} <= set(names) else _pair(names, test, "x and y")
         held = _read(file, (x, y))

@@ -202,11 +202,12 @@ def along(
 
 
 def _caches(model: nn.Module, first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
-    """Buffers of no state dict that one network has filled and the other has not, or has in another size.
+    """Buffers of no state dict that are still empty, that one network only has filled, or that differ in size.
 
     No line leads from one to the other; `model` keeps what it has, and fills them anew as it needs them.
     """
-    return set(_differing(first, second)) - model.state_dict().keys()
+    empty = [name for name, value in first.items() if isinstance(value, Tensor) and not value.numel()]
+    return {*empty, *_differing(first, second)} - model.state_dict().keys()
 
 
 @contextmanager

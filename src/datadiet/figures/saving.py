@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from datadiet.errors import DatadietError
 from datadiet.figures.style import style
+from datadiet.machine import expanded
 from datadiet.store.atomic import atomic
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def save(
     dpi: int = 150,
 ) -> list[Path]:
     """Write the figure as `<path>.png` and `<path>.svg`; the paths, in the order of `formats`."""
-    base = Path(path_without_suffix)
+    base = expanded(path_without_suffix)
     wanted = [formats] if isinstance(formats, str) else list(formats)
     for name in wanted:
         if name not in _SILENCED:

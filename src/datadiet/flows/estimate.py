@@ -37,6 +37,7 @@ from datadiet.task import classification
 from datadiet.training.checkpoint import make_optimizer, pack
 from datadiet.training.evaluate import predict
 from datadiet.training.loop import Moment, train
+from datadiet.training.observers import Trajectories
 from datadiet.training.recipe import Recipe, RunSpec
 from datadiet.training.schedule import learning_rate
 
@@ -225,7 +226,8 @@ def _sizes(recipe: Recipe, data: Dataset, known: Sizes) -> _Sizes:
             for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
                 weight.grad = torch.zeros_like(weight)
             optimizer.step()
-            followed = {name: _bytes(SCORES.get(name).compute(len(data), "cpu").state()) for name in _trajectories()}
+            every = {name: SCORES.get(name).compute(len(data), "cpu") for name in _trajectories()}
+            followed = {name: _bytes(Trajectories({name: one}).state()) for name, one in every.items()}
             known[key] = _Sizes(fresh, _bytes(pack(model, optimizer, {})), followed)
     return known[key]
 

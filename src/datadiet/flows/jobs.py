@@ -261,8 +261,7 @@ class _Work:
             self._begin()
 
     def _restore(self, point: Point) -> None:
-        had = {name.partition("/")[2] for name in point.tensors if name.startswith(("model/", "buffer/"))}
-        if whole_state(self.model).keys() - had:  # caches made since: a network without them is built anew
+        if not self.begun:  # a network that was used may hold caches, and know of them in ways of its own
             self._begin()
         where = f"{self.folder.path}, step {point.step}"
         made = point.meta.get("numerics")

@@ -235,7 +235,7 @@ def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Netwo
     parameters = sum(p.numel() for p in model.parameters())
     tensors = [value for value in whole_state(model).values() if isinstance(value, torch.Tensor)]
     state = sum(t.numel() * t.element_size() for t in tensors)
-    work = _work(model, sample)
+    work = _work(network_of(recipe, data), sample)  # not one that was used, and knows of caches that are gone
     if weights is None:
         return Network(parameters, state, work, None)
     # Modules that are imported at the first call are there by now.

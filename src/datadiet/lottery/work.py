@@ -12,6 +12,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.lmc import CHILDREN
 from datadiet.flows.measures import Accuracies, Errors, GradientCoherence
+from datadiet.flows.network import network_of
 from datadiet.flows.shared import DataCard
 from datadiet.flows.spawning import RESULT, PathTask, path_task, paths_in
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
@@ -20,6 +21,7 @@ from datadiet.lottery.pruning import prune
 from datadiet.lottery.result import Outcome
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
+from datadiet.training.checkpoint import load_whole, whole_state
 from datadiet.training.masks import Mask
 from datadiet.training.recipe import Recipe, RunSpec
 
@@ -146,7 +148,9 @@ class Work:
         if point is None:
             raise DatadietError("the weights of this run are gone", where=folder.path, fix="run the command again")
         before = self.masks[key]
-        weights = {name[len("model/") :]: t for name, t in point.tensors.items() if name.startswith("model/")}
+        model = network_of(task.spec.recipe, plan.data)  # which may save its weights under names of its own
+        load_whole(model, whole_state(model, point.tensors))
+        weights = {name: weight.detach() for name, weight in model.named_parameters()}
         mask = prune(
             weights, before if isinstance(before, Mask) else plan.dense, plan.fraction, plan.rule,
             exempt=plan.exempt, seed=plan.seed, run=key[1],

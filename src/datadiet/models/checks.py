@@ -25,6 +25,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     pair = _first(sample_batch, 2, device)
     modes = [(module, module.training) for module in model.modules()]
     places = [(module, dict(module._buffers)) for module in model.modules()]  # training may put others in their place
+    weights, whole = {id(p) for p in model.parameters()}, {id(module) for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     cuda = [device.index or 0] if device.type == "cuda" else []
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -34,6 +35,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
             for mode, training in (("", False), (" in training mode", True)):
                 model.train(training)
                 _check_logits(model(**pair) if isinstance(pair, dict) else model(pair), classes, mode)
+        _refuse_made(model, weights, whole)
     except DatadietError:
         raise
     except Exception as error:  # the user's network may raise anything; its own words say what
@@ -61,6 +63,15 @@ def _refuse_lazy(model: nn.Module) -> None:
                 f"the model's {name} is lazy: its shape is not known before the first batch",
                 fix="give the layer its input size, nn.Linear for nn.LazyLinear",
             )
+
+
+def _refuse_made(model: nn.Module, weights: set[int], modules: set[int]) -> None:
+    """Of weights, and of modules with buffers, that a network made when it was used, beside those from before."""
+    made = [f"the weight {name}" for name, weight in model.named_parameters() if id(weight) not in weights]
+    for name, module in model.named_modules():
+        made += [f"the module {name}"] if id(module) not in modules and module._buffers else []
+    if made:  # an optimiser knows nothing of it, and a run that goes on has none
+        raise DatadietError(f"the model makes {made[0]} when it is first used", fix="make it in __init__")
 
 
 def check_single(model: nn.Module, sample_batch: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.errors import DatadietError, unknown
+from datadiet.machine import expanded
 from datadiet.scores.base import SCORES
 from datadiet.steps import Step
 
@@ -157,7 +158,7 @@ class ScoreTable:
         """Write `columns()` as Parquet, with the provenance in its metadata."""
         from datadiet.scores.export import write_parquet
 
-        return write_parquet(self, Path(path))
+        return write_parquet(self, expanded(path))
 
     def check(self, fingerprint: str) -> None:
         """Raise unless the table is of the dataset with this fingerprint."""

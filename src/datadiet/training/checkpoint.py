@@ -80,9 +80,9 @@ def load_whole(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool = False) -> None:
-    """Buffers of the shape of these values where a network has none, or in another size.
+    """Buffers of the shape and type of these values where a network has none, or other ones.
 
-    Caches are made, or get their size, when a network is first used, and one that was built afresh was not. A constant
+    Caches are made, or get their size or type, when a network is first used, and one built afresh was not. A constant
     that is expanded cannot be written to. What a network saves under a name of its own is nothing that it lacks.
     """
     modules, saved = dict(model.named_modules(remove_duplicate=False)), model.state_dict().keys()
@@ -95,8 +95,8 @@ def _make_room(model: nn.Module, values: Mapping[str, Any], *, persistent: bool 
         if own in module._buffers:
             buffer = module._buffers[own]
             value = value.to(device if buffer is None else buffer.device, copy=True)
-            expanded = buffer is not None and 0 in buffer.stride()
-            if buffer is None or buffer.shape != value.shape or (expanded and not torch.equal(buffer, value)):
+            expanded = buffer is not None and 0 in buffer.stride() and (name in saved or not torch.equal(buffer, value))
+            if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype) or expanded:
                 module._buffers[own] = value
         elif name not in saved and not hasattr(module, own):
             module.register_buffer(own, value.to(device, copy=True), persistent=persistent)

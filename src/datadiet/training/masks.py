@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 from datadiet.store.files import read_tensors, write_tensors
 
 
@@ -114,16 +115,17 @@ class Mask:
 
     def save(self, path: str | os.PathLike[str], meta: Mapping[str, Any] | None = None) -> None:
         """Write the mask as safetensors, a boolean tensor for each weight."""
-        write_tensors(path, dict(self.tensors), {"what": "mask", "digest": self.digest, **dict(meta or {})})
+        write_tensors(expanded(path), dict(self.tensors), {"what": "mask", "digest": self.digest, **dict(meta or {})})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Mask:
         """Read what `save` wrote."""
-        if not os.path.exists(path):
-            raise DatadietError("no such file", where=path, fix="masks are written by `datadiet lottery`")
-        tensors, meta = read_tensors(path)
+        file = expanded(path)
+        if not file.exists():
+            raise DatadietError("no such file", where=file, fix="masks are written by `datadiet lottery`")
+        tensors, meta = read_tensors(file)
         if meta.get("what") != "mask":
-            raise DatadietError("is no mask", where=path, fix="masks are written by `datadiet lottery`")
+            raise DatadietError("is no mask", where=file, fix="masks are written by `datadiet lottery`")
         return cls({name: np.asarray(tensor, bool) for name, tensor in tensors.items()})
 
 

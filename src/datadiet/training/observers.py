@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from datadiet.errors import DatadietError
 from datadiet.training.loop import Moment, Observer
 
 BUFFER_BYTES = 1 << 26
@@ -72,11 +73,15 @@ class Trajectories(Observer):
 
     def state(self) -> dict[str, torch.Tensor]:
         self.flush()
-        return {
-            f"{name}/{key}": value
-            for name, accumulator in self.accumulators.items()
-            for key, value in accumulator.state().items()
-        }
+        out = {}
+        for name, accumulator in self.accumulators.items():
+            for key, value in accumulator.state().items():
+                if not isinstance(value, torch.Tensor):
+                    raise DatadietError(
+                        f"the state of {name} has {key!r} as {type(value).__name__}", fix="give a dict of tensors"
+                    )
+                out[f"{name}/{key}"] = value
+        return out
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, accumulator in self.accumulators.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.errors import DatadietError, unknown
+from datadiet.machine import expanded
 from datadiet.steps import Step, steps_per_epoch
 
 # Raised when the same run would give other numbers than before, so that old results are not taken for new ones.
@@ -178,7 +179,7 @@ class RunSpec:
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """A mapping from a .json or .toml file, with the errors of a user's file."""
-    file = Path(path)
+    file = expanded(path)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
