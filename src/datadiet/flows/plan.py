@@ -235,9 +235,10 @@ def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Netwo
     parameters = sum(p.numel() for p in model.parameters())
     tensors = [value for value in whole_state(model).values() if isinstance(value, torch.Tensor)]
     state = sum(t.numel() * t.element_size() for t in tensors)
-    work = _work(network_of(recipe, data), sample)  # not one that was used, and knows of caches that are gone
     if weights is None:
-        return Network(parameters, state, work, None)
+        return Network(parameters, state, _work(model, sample), None)
+    # One that was used may know of caches that are gone again.
+    work = _work(network_of(recipe, data), sample)
     # Modules that are imported at the first call are there by now.
     code = models.code_fingerprint(recipe.model, model)
     return Network(parameters, state, work, weights, code)
