@@ -18,6 +18,7 @@ from tiny_cli import FLAGS, cli, files, ok
 from datadiet.cli import output
 from datadiet.cli.app import COMMANDS
 from datadiet.engines import Progress
+from datadiet.flows.estimate import Estimate
 
 WORDS = re.compile(r"[a-z]{4,}")
 
@@ -105,6 +106,20 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(
     text = ok(*words, "--dry-run")
     assert "ms/step" in text.out
     assert files(place) == before
+
+
+def test_a_plan_of_hours_is_whole_on_eighty_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = Estimate(20, 20, 124_800, 0.0671, 4200.0, 152_700_000, 2, "processes")
+    monkeypatch.setattr(output, "estimates", lambda stages: [("scoring", cost), ("retraining", cost)])
+    monkeypatch.setenv("COLUMNS", "80")
+    output.print_plan("datadiet run", [], [], False)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for whole in ("retraining", "249,600", "67.1", "305.4 MB", "70 min", "2.3 h"):
+        assert whole in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_the_bar_knows_the_whole_and_does_not_count_what_was_done_before() -> None:

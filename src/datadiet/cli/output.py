@@ -143,8 +143,8 @@ def print_plan(title: str, stages: Sequence[tuple[str, Plan]], notes: Sequence[t
         return
     out = console()
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("stage", "runs", "in store", "steps", "ms/step", "workers", "disk", "time"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name in ("stage", "runs", "in\nstore", "steps", "ms/step", "workers", "disk", "time"):
+        table.add_column(name, justify="left" if name == "stage" else "right", overflow="fold")
     for name, e in costs:
         table.add_row(
             name,
