@@ -16,6 +16,7 @@ from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.fetch import Progress, Published, check_md5, find, find_or_fetch, places
 from datadiet.data.unpickle import unpickle
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 
 TRAIN10 = tuple(f"data_batch_{number}" for number in range(1, 6))
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -147,7 +148,7 @@ def _locate(name: str, data_dir: str | os.PathLike[str] | None, download: bool, 
             return folder
     found = find(folders, (FOLDERS[name], ARCHIVES[name].name))
     if found is None and data_dir is not None:
-        below = sorted(Path(data_dir).expanduser().glob(f"*/{FOLDERS[name]}"))
+        below = sorted(expanded(data_dir).glob(f"*/{FOLDERS[name]}"))
         found = below[0] if below else None
     return found or find_or_fetch(name, [ARCHIVES[name]], data_dir, download, progress=progress)[0]
 

@@ -21,6 +21,7 @@ from typing import IO
 
 from datadiet.data.buffers import cache_dir, writing
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def places(name: str, data_dir: str | os.PathLike[str] | None, subfolders: Seque
     """
     roots = []
     if data_dir is not None:
-        root = Path(data_dir).expanduser()
+        root = expanded(data_dir)
         if not root.exists():
             raise DatadietError("no such folder", where=root, fix="check data_dir (--data-dir)")
         if not root.is_dir():
@@ -118,7 +119,7 @@ def missing(
     reason = getattr(error, "reason", error)
     names = ", ".join(file.name for file in files)
     what = "not there" if error is None else f"not there, and cannot be downloaded ({reason})"
-    folder = cache_dir() / name if data_dir is None else Path(data_dir).expanduser()
+    folder = cache_dir() / name if data_dir is None else expanded(data_dir)
     return DatadietError(
         f"{names} {what}",
         where=name,

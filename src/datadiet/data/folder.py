@@ -18,6 +18,7 @@ from datadiet.data.arrays import assemble
 from datadiet.data.buffers import buffer
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def load(
     if test is not None:
         if test_root is not None:
             raise DatadietError("test examples are given twice", where=test_root, fix="leave out test=")
-        test_root = Path(test).expanduser()
+        test_root = expanded(test)
         if not test_root.is_dir():
             raise DatadietError("no such folder", where=test_root)
     classes = class_names(train_root)

@@ -137,7 +137,7 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
         raise DatadietError("an empty name", where="source", fix=f"known: {', '.join(sorted(DATASETS))}, or a path")
     path = Path(source).expanduser()
     if not path.exists() and where["data_dir"] is not None:
-        below = Path(where["data_dir"]).expanduser() / source
+        below = Path(where["data_dir"]) / source
         path = below if below.exists() else path
     if not path.exists():
         if os.sep in source or "/" in source or path.suffix:
@@ -265,7 +265,7 @@ def _recipe(
         return dict(MEMORY)
     recipe: dict[str, Any] = {"source": spelled}
     if data_dir is not None:
-        recipe["data_dir"] = str(Path(data_dir).expanduser().resolve())
+        recipe["data_dir"] = str(Path(data_dir).resolve())
     if name is not None:
         recipe["name"] = name
     for key, value in asked.items():

@@ -14,6 +14,7 @@ from datadiet.data import arrays
 from datadiet.data.buffers import freeze
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.machine import expanded
 
 INPUTS = ("x", "X", "images", "data", "inputs")
 LABELS = ("y", "labels", "targets", "label", "target")
@@ -42,7 +43,7 @@ def load(path: Path, *, test: str | Path | None = None, test_fraction: float | N
     if test is not None:
         if tested:
             raise DatadietError("test examples are given twice", where=path, fix="leave out test=")
-        file = Path(test).expanduser()
+        file = expanded(test)
         if not file.is_file():
             raise DatadietError("no such file", where=file, fix="give another .npz to test on")
         names = _names(file)

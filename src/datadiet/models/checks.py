@@ -25,7 +25,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
     pair = _first(sample_batch, 2, device)
     modes = [(module, module.training) for module in model.modules()]
     places = [(module, dict(module._buffers)) for module in model.modules()]  # training may put others in their place
-    weights, whole = {id(p) for p in model.parameters()}, {id(module) for module in model.modules()}
+    weights, modules = {id(weight) for weight in model.parameters()}, {id(module) for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     cuda = [device.index or 0] if device.type == "cuda" else []
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -35,7 +35,7 @@ def check_output(model: nn.Module, sample_batch: Any, classes: int) -> None:
             for mode, training in (("", False), (" in training mode", True)):
                 model.train(training)
                 _check_logits(model(**pair) if isinstance(pair, dict) else model(pair), classes, mode)
-        _refuse_made(model, weights, whole)
+        _refuse_made(model, weights, modules)
     except DatadietError:
         raise
     except Exception as error:  # the user's network may raise anything; its own words say what
