@@ -40,7 +40,9 @@ def _rebuild(kind: type[DatadietError], what: str, where: str | None, fix: str |
 def unknown(kind: str, name: object, known: Iterable[str], *, where: object = None) -> DatadietError:
     """The error for a name nobody registered, with the nearest known ones."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    lowered = {one.lower(): one for one in names}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)
+    near = [lowered[one] for one in close]
     if near:
         fix = f"did you mean {' or '.join(near)}?"
         if len(names) > len(near):

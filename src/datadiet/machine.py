@@ -15,6 +15,8 @@ def cores() -> int:
 
 def expanded(path: str | os.PathLike[str]) -> Path:
     """A path whose `~` is written out: the user's own folder, where no shell has seen to it."""
+    if path == "":
+        raise DatadietError("an empty path", fix='name one; "." is the current folder')
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # ~nobody

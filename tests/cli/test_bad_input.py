@@ -24,6 +24,13 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         (("score",), "Missing argument 'DATASET'"),
         (("score", "digit"), "unknown dataset 'digit'; did you mean digits"),
         ((*SCORE, "--score", "el3n"), "unknown score 'el3n'; did you mean el2n"),
+        ((*SCORE, "--score", "EL2N"), "unknown score 'EL2N'; did you mean el2n"),
+        (("score", "CIFAR10"), "unknown dataset 'CIFAR10'; did you mean cifar10"),
+        ((*SCORE, "--steps", "0"), "steps (--steps): a run of no steps"),
+        ((*SCORE, "--runs", "99999999"), "--runs: 99999999 runs; at most 10000"),
+        ((*SCORE, "-o", ""), "an empty path"),
+        ((*SCORE, "--store", ""), "an empty path"),
+        ((*SCORE, "--data-option", "drop=a", "--data-option", "drop=b"), "twice; give a list: --data-option 'drop=["),
         ((*SCORE, "--model", "small-cn"), "unknown model 'small-cn'; did you mean small-cnn"),
         ((*SCORE, "--preset", "digit"), "unknown preset 'digit'; did you mean digits"),
         ((*SCORE, "--engine", "inlin"), "unknown engine 'inlin'; did you mean inline"),
@@ -77,6 +84,8 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         (("run", "tiny.npz", *FLAGS, "--policy", "random"), "random subsets stand beside every comparison"),
         ((*SELECT, "--at", "2ep"), "no el2n at step 14 (2ep); there is: 7it, 21it"),
         ((*SELECT, "--by", "el2"), "unknown score 'el2'; did you mean el2n"),
+        ((*SELECT, "--by", "grand"), "grand was not taken; score with --score grand, or take one of el2n, forgetting"),
+        ((*SELECT, "--option", "a=1", "--option", "a=2"), "--option: a is given twice"),
         ((*SELECT, "--by", "never_learned"), "is a column, not a score"),
         ((*SELECT, "-o", "half.csv"), "half.csv: a subset as '.csv'"),
         (("select", "scores", "-o", "out.txt"), "--by: policy 'hardest' needs a score"),
@@ -201,7 +210,7 @@ def test_a_store_of_a_newer_version_is_refused(place: Path) -> None:
 def test_no_room_for_a_file_is_one_line_and_what_was_there_stays(place: Path) -> None:
     before = files(place)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4500, hard))  # less than a checkpoint
     try:
         ended = cli(
             "score", "tiny.npz", *FLAGS, "--seed", 3, "--runs", 1, "--score", "el2n", "--at", "1ep", "-o", "out"
@@ -216,6 +225,53 @@ def test_no_room_for_a_file_is_one_line_and_what_was_there_stays(place: Path) ->
     assert before.items() <= after.items()
     assert not [name for name in after if "tmp" in name]
     ok("score", "tiny.npz", *FLAGS, "--seed", 3, "--runs", 1, "--score", "el2n", "--at", "1ep", "-o", "out")
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("words", [SCORE, RUN, COMPARE])
+def test_a_disk_without_room_is_found_before_training(place: Path, words: tuple[object, ...]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        line = refused(place, *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "out" in line
+    assert "the file is larger than allowed here" in line
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    "name", ["accuracy.png", "scores.svg", "window.png", "tuned.json", "subsets/el2n-hardest-50.safetensors"]
+)
+def test_files_of_somebody_elses_are_in_the_way_of_a_run(place: Path, name: str) -> None:
+    file = place / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    assert f"out/{name}: is in the way: it is of something else than this run" in refused(place, *RUN, "--keep", 0.5)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_file_where_a_runs_folder_goes_is_found_before_training(place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "subsets").write_text("mine")
+    assert "a file stands where a folder is needed" in refused(place, *RUN)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_recipe_in_another_format_is_told_which_are_read(place: Path) -> None:
+    (place / "recipe.yaml").write_text("lr: 0.1\n")
+    line = refused(place, "score", "tiny.npz", "--recipe", "recipe.yaml")
+    assert "recipe.yaml: not valid JSON" in line
+    assert line.endswith("; .json and .toml are read")
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_network_too_large_for_memory_is_one_line(place: Path) -> None:
+    (place / "huge.json").write_text(json.dumps({**RECIPE, "model_args": {"hidden": [10**11]}}))
+    line = refused(place, "score", "tiny.npz", "--recipe", "huge.json", "--dry-run")
+    assert "error: model mlp: " in line
+    assert line.endswith("; make it smaller")
 
 
 MODEL = """

@@ -76,7 +76,11 @@ def test_run_does_the_whole_flow_and_says_it_in_json(place: Path) -> None:
     assert ok("show", "all", "--json").json == said["comparison"]
     text = ok(*words)
     assert "full data" in text.out
+    assert "Split-half reliability of el2n at step 7: " in text.out
     assert "in datadiet-runs already" in text.err
+    shown = ok("show", "all").out
+    for name in ("scores", "subsets/el2n-hardest-50.safetensors", "accuracy.png"):
+        assert f"  all/{name}\n" in shown
 
 
 @pytest.mark.usefixtures("untrained")
@@ -106,6 +110,44 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(
     text = ok(*words, "--dry-run")
     assert "ms/step" in text.out
     assert files(place) == before
+
+
+def test_run_says_in_words_that_there_is_no_reliability(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datadiet.cli.run import _reliability
+    from datadiet.scores import ScoreTable, load_table
+
+    ok("score", "tiny.npz", *FLAGS, "--score", "el2n", "--at", "1ep", "--runs", 1, "-o", "one")
+    assert _reliability(load_table("one"), "el2n", 7) == "One run: no split-half reliability of el2n at step 7"
+    two = load_table("scores")
+    assert _reliability(two, "el2n", 7).endswith(f"el2n at step 7: {two.reliability('el2n', 7):.3f}")
+    monkeypatch.setattr(ScoreTable, "reliability", lambda *_: float("nan"))
+    assert "cannot be told: " in _reliability(two, "el2n", 7)
+
+
+def test_the_help_of_tune_says_how_many_runs_it_takes() -> None:
+    assert "4 runs of each" in " ".join(ok("run", "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (("--help",), ("level by level.",)),
+        (("study", "list"), ("barrier-and-performance", "error-distribution")),
+        (("show", "noisy", "--top", 0), ("grand_calibrated", "never_learned", "reliability")),
+    ],
+)
+def test_no_name_loses_a_letter_on_eighty_columns(
+    place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], whole: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    if "noisy" in words:
+        scores = ("--score", "grand_calibrated", "--score", "forgetting", "--at", "1ep", "--runs", 2)
+        ok("score", "tiny.npz", *FLAGS, "--noise", "permute:0.2", *scores, "-o", "noisy")
+    shown = ok(*words).out
+    assert "…" not in shown
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert all(word in shown for word in whole)
+    assert max(len(line) for line in shown.splitlines() if line[:1] in "┃│") <= 80
 
 
 def test_a_plan_of_hours_is_whole_on_eighty_columns(
@@ -184,7 +226,7 @@ def test_a_dry_run_of_the_main_job_counts_the_tuned_window_and_children_too(
 def test_the_same_command_again_says_that_nothing_is_left_to_do(place: Path) -> None:
     words = ("score", "tiny.npz", *FLAGS, "--runs", 2, "--score", "el2n", "--at", "1ep", "-o", "scores")
     ended = ok(*words)
-    assert ended.err == "2 of 2 runs are in datadiet-runs already, nothing to train\n"
+    assert ended.err == "2 of 2 scoring runs are in datadiet-runs already, nothing to train\n"
     assert "el2n" in ended.out
 
 

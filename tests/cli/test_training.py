@@ -48,6 +48,23 @@ def test_weights_of_two_trainings_are_not_mixed_up_in_one_folder(place: Path) ->
     ok("train", "tiny.npz", *FLAGS, "--runs", 2, "-o", "trained")
 
 
+def test_a_training_and_a_comparison_do_not_share_a_folder(place: Path) -> None:
+    ok("select", "scores", "--by", "el2n", "--keep", 0.25, "-o", "quarter.txt")
+    compared = ("compare", "tiny.npz", *FLAGS, "--runs", 1, "--subset", "quarter.txt", "-o")
+    trained = ("train", "tiny.npz", *FLAGS, "-o")
+    ok(*compared, "compared")
+    ok(*trained, "trained")
+    assert "compared: holds a comparison" in refused(place, *trained, "compared")
+    assert "trained: holds a training" in refused(place, *compared, "trained")
+
+
+def test_weights_of_somebody_elses_are_not_written_over(place: Path) -> None:
+    Path("trained").mkdir()
+    Path("trained/weights-0.safetensors").write_text("mine")
+    line = refused(place, "train", "tiny.npz", *FLAGS, "-o", "trained")
+    assert "trained/weights-0.safetensors: is in the way: it is of something else than this training" in line
+
+
 def test_a_damaged_last_checkpoint_is_trained_again(place: Path) -> None:
     words = ("train", "tiny.npz", *FLAGS, "--seed", 3, "-o", "trained")
     ok(*words)

@@ -50,6 +50,25 @@ def test_train_and_test_folders_are_the_splits(tmp_path, write_images, caplog):
     assert data.train.ids[0] == "train/ant/000.png"
 
 
+@pytest.mark.parametrize(("train", "test"), [("Training", "Testing"), ("Train", "Test"), ("train", "Test")])
+def test_the_split_folders_may_be_written_in_any_case(tmp_path, write_images, train, test):
+    write_images(tmp_path / train)
+    write_images(tmp_path / test, each=4)
+    data = load(tmp_path)
+    assert data.classes == ("ant", "bee", "cow")
+    assert (len(data), len(data.test)) == (30, 12)
+
+
+def test_folders_that_look_like_splits_but_are_taken_for_classes_are_named(tmp_path, write_images, caplog):
+    for part in ("fold-1", "fold-2"):
+        write_images(tmp_path / part)
+    assert load(tmp_path).classes == ("fold-1", "fold-2")
+    assert "fold-1, fold-2 are taken for the classes, and each holds the same folders (ant, bee, cow)" in caplog.text
+    caplog.clear()
+    load(write_images(tmp_path / "usual"))
+    assert "taken for the classes" not in caplog.text
+
+
 def test_another_folder_may_be_given_to_test_on(tmp_path, write_images):
     root, other = write_images(tmp_path / "insects"), write_images(tmp_path / "others", each=3)
     data = load(root, test=other)
@@ -170,6 +189,28 @@ def test_an_empty_class_folder_is_named(tmp_path, write_images):
     (root / "dog").mkdir()
     with pytest.raises(DatadietError, match="dog: no images in this class folder"):
         load(root)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_seen_on_white(tmp_path, write_images, mode):
+    root = write_images(tmp_path / "icons")
+    drawn = Image.new("RGBA", (8, 6), (0, 0, 0, 0))  # black everywhere, and to be seen in one pixel only
+    drawn.putpixel((3, 2), (0, 0, 0, 255))
+    extra = {"transparency": 0} if mode == "P" else {}
+    if mode == "P":
+        drawn = drawn.getchannel("A").point(lambda alpha: alpha // 255)
+        drawn.putpalette([0, 0, 0] * 2)
+    drawn.convert(mode).save(root / "ant" / "000.png", **extra)
+    first = load(root, test_fraction=0).train.inputs[0]
+    assert first[2, 3].tolist() == [0, 0, 0]
+    assert (np.delete(first.reshape(-1, 3), 2 * 8 + 3, axis=0) == 255).all()
+
+
+def test_an_alpha_channel_that_hides_nothing_changes_no_colour(tmp_path, write_images):
+    plain = load(write_images(tmp_path / "plain"))
+    for file in (root := write_images(tmp_path / "opaque")).rglob("*.png"):
+        Image.open(file).convert("RGBA").save(file)
+    assert (load(root).train.inputs == plain.train.inputs).all()
 
 
 def test_a_folder_without_classes_or_with_one_is_refused(tmp_path, write_images, png):

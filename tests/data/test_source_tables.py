@@ -207,7 +207,7 @@ def test_texts_that_hardly_ever_come_twice_are_warned_of(tmp_path, caplog, texts
     if warned:
         assert data.test.inputs[:, :-1].sum() == 0
         assert "column 'text': 48 different texts in 48 training rows become an input each" in caplog.text
-        assert "leave it out with drop=['text'], or make numbers of it" in caplog.text
+        assert "leave it out with drop='text' (--data-option drop=text), or make numbers of it" in caplog.text
 
 
 def test_a_class_that_only_rows_for_testing_have_is_refused(tmp_path, table):
@@ -317,6 +317,37 @@ def test_too_many_categories_and_odd_types_name_the_column(tmp_path):
         load(save(pa.table({"x": np.arange(count), "when": dates, "y": labels}), tmp_path / "u.parquet"))
     with pytest.raises(DatadietError, match="no column is left"):
         load(path, drop=["name", "x"])
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_an_index_becomes_no_input_and_the_line_says_so(tmp_path, table, caplog, name):
+    want = load(save(table, tmp_path / "t.parquet"))
+    indexed = table.add_column(0, name, pa.array(np.arange(N)))
+    for ending in ("parquet", "csv"):
+        caplog.clear()
+        data = load(save(indexed, tmp_path / f"i.{ending}"))
+        assert data.fingerprint == want.fingerprint
+        assert f"column {name!r} is left out: it is an index" in caplog.text
+    assert load(tmp_path / "i.csv", id=name).train.ids[:2] == [str(row) for row in want.rows[:2]]
+
+
+def test_a_second_column_that_is_called_like_a_label_is_named(tmp_path, table, caplog):
+    data = load(save(table.append_column("y", pa.array(np.arange(N) % 2)), tmp_path / "t.parquet"))
+    assert data.classes == ("no", "yes")
+    assert "column 'y' becomes an input, it is not the label; leave it out with drop='y' (--data-option" in caplog.text
+
+
+def test_lines_in_quoted_texts_are_read_beyond_the_first_block(tmp_path):
+    rows = [f'"a text of\ntwo lines, {row % 3}",{row},{row % 2}' for row in range(60_000)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,x,label", *rows]) + "\n")
+    assert load(tmp_path / "t.csv", test_fraction=0).train.inputs.shape == (60_000, 4)
+
+
+def test_a_missing_list_is_called_missing(tmp_path):
+    lists = pa.array([[1.0, 2.0]] * 20 + [None] + [[1.0, 2.0]] * 19)
+    path = save(pa.table({"v": lists, "label": [0, 1] * 20}), tmp_path / "t.parquet")
+    with pytest.raises(DatadietError, match="column 'v': 1 values missing, NaN or infinite, first in row 20"):
+        load(path)
 
 
 def test_broken_tables_are_one_line(tmp_path, table):

@@ -121,6 +121,19 @@ def test_a_shard_of_another_run_in_a_scoring_folder_is_replaced(tmp_path: Path) 
     assert np.array_equal(dd.load_table(out).values("el2n", "2ep"), table.values("el2n", "2ep"))
 
 
+def test_a_shard_whose_header_no_longer_says_that_it_is_ours_is_redone_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    file = out / "shards" / "run-000" / "el2n@00000014.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"__metadata__", b"__metadatb__"))
+    dd.score(tiny(), setup=setup(tmp_path / "store"), out=out, **SCORING)
+    assert f"{file} was not written by datadiet, redoing it" in caplog.text
+    assert before == {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+
+
 def test_a_damaged_manifest_is_made_again_for_the_same_data_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -157,7 +157,7 @@ def test_a_score_and_a_network_that_a_script_registers_reach_the_workers_and_are
     (x, y), (x_test, y_test) = arrays()
     np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
     command = [sys.executable, "mine.py", "tiny.npz", "runs"]
-    for said in ([], ["2 of 2 runs are in runs already, nothing to train"]):
+    for said in ([], ["2 of 2 scoring runs are in runs already, nothing to train"]):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.stdout.splitlines() == [*said, "(120,)"], done.stderr
 

@@ -36,7 +36,7 @@ def test_an_identical_scoring_trains_nothing_and_says_so(
     with caplog.at_level(logging.INFO, logger="datadiet"):
         second = score(tmp_path, out=tmp_path / "out")
     assert stretches == [(0, 14), (0, 14)]
-    assert f"2 of 2 runs are in {tmp_path / 'store'} already" in caplog.text
+    assert f"2 of 2 scoring runs are in {tmp_path / 'store'} already" in caplog.text
     assert first.values("el2n").tobytes() == second.values("el2n").tobytes()
     assert files == {f: f.read_bytes() for f in (tmp_path / "out").rglob("*") if f.is_file()}
 

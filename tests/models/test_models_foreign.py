@@ -66,6 +66,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "net.py").write_text(SOURCE)
     (tmp_path / "lacks.py").write_text("import surely_not_installed\n")
     (tmp_path / "broken.py").write_text("def make(:\n")
+    (tmp_path / "script.py").write_text("import argparse\nargparse.ArgumentParser().parse_args(['--epochs', '3'])\n")
+    (tmp_path / "leaves.py").write_text("import sys\n\ndef make():\n    sys.exit(3)\n")
     (tmp_path / "neighbour_of_net.py").write_text("UNITS = 6\n")
     (tmp_path / "uses.py").write_text(
         "from torch import nn\nfrom neighbour_of_net import UNITS\n\ndef make(classes):\n"
@@ -119,6 +121,9 @@ def test_a_changed_file_is_read_again_and_has_another_fingerprint(here):
         ("lacks:make", {}, "lacks imports surely_not_installed"),
         ("lacks.py:make", {}, "ModuleNotFoundError: No module named 'surely_not_installed'"),
         ("broken.py:make", {}, "SyntaxError"),
+        ("script.py:make", {}, "script.py cannot be imported, SystemExit: 2; mend it"),
+        ("script:make", {}, "script cannot be imported, SystemExit: 2; mend it"),
+        ("leaves.py:make", {}, "SystemExit: 3; it was called with nothing"),
     ],
 )
 def test_what_is_wrong_with_a_users_model_is_one_line(here, name, args, words):

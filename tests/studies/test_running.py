@@ -123,6 +123,7 @@ def test_precision_counts_ties_at_the_border_by_their_mean() -> None:
     wrong = np.array([True, True, False, False, True, False])
     assert precision_at(np.array([6.0, 5, 4, 3, 2, 1]), wrong, 3) == pytest.approx(2 / 3)
     assert precision_at(np.array([6.0, 1, 1, 1, 1, 1]), wrong, 3) == pytest.approx((1 + 2 * 2 / 5) / 3)
+    assert np.isnan(precision_at(np.full(6, np.nan), wrong, 3))
 
 
 def test_what_is_in_the_store_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,9 @@ def test_a_missing_file_or_a_folder_is_no_recipe(tmp_path):
 
 
 def test_the_horizon_is_at_least_one_step():
-    assert Recipe(steps="0").horizon(1000) == 1
+    assert Recipe(steps="0.1ep").horizon(10) == 1
+    with pytest.raises(DatadietError, match="a run of no steps; give one or more"):
+        Recipe(steps="0").horizon(1000)
     assert Recipe(steps="2ep").horizon(50_000) == 780
     assert Recipe(steps="2ep").horizon(10) == 2
 

@@ -14,6 +14,7 @@ from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.plan import DEFAULT_STORE, Setup
+from datadiet.machine import expanded
 
 DatasetName = Annotated[str, typer.Argument(help="A name (see `datadiet datasets`) or a path.", metavar="DATASET")]
 DataDir = Annotated[
@@ -63,9 +64,19 @@ Scores = Annotated[list[str] | None, typer.Option("--score", help="A score to ta
 Runs = Annotated[int | None, typer.Option("--runs", help="Independent runs that are averaged.")]
 Balanced = Annotated[bool, typer.Option("--balanced", help="The same number from each class.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of all random streams of the runs.")]
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="The folder for results; default in ./out.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", help="The folder for results; default in ./out.", parser=expanded, metavar="PATH"),
+]
 Store = Annotated[
-    Path, typer.Option("--store", help="The folder of runs, shared by all commands.", envvar="DATADIET_STORE")
+    Path,
+    typer.Option(
+        "--store",
+        help="The folder of runs, shared by all commands.",
+        envvar="DATADIET_STORE",
+        parser=expanded,
+        metavar="PATH",
+    ),
 ]
 Engine = Annotated[str, typer.Option("--engine", help="auto, inline, processes.")]
 Workers = Annotated[int | None, typer.Option("--workers", help="Jobs side by side; default what the cores carry.")]
@@ -149,6 +160,10 @@ def keyed(pairs: list[str] | None, flag: str, reserved: Container[str] = ()) -> 
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise DatadietError(f"{pair!r} is no option", where=flag, fix="write name=value")
+        if name in out:
+            raise DatadietError(
+                f"{name} is given twice", where=flag, fix=f"""give a list: {flag} '{name}=["a", "b"]'"""
+            )
         if name in reserved:
             raise DatadietError(f"{name} is not given so", where=flag, fix="it has an argument or a flag of its own")
         try:

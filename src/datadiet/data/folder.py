@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 GREY = {"1", "L", "LA", "La"}
+TRANSPARENT = {"LA", "PA", "RGBA", "RGBa"}
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 LARGEST = 10_000  # pixels a side that `size` may ask for
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
@@ -57,13 +58,14 @@ def load(
         test: another folder of images by class to test on, where `root` has none.
 
     Returns:
-        uint8 images, one channel where all files are grey, else three; `ids` are relative paths.
+        uint8 images, one channel where all files are grey, else three, transparent parts on white; `ids` are
+        relative paths.
     """
     shape = _shape(size)
-    train_root = next((root / name for name in TRAIN if _has_folders(root / name)), root)
+    train_root = next(iter(_splits(root, TRAIN)), root)
     test_root = None
     if train_root != root:
-        held = [root / name for name in TEST if _has_folders(root / name)]
+        held = _splits(root, TEST)
         test_root = held[0] if held else None
         for unused in held[1:]:
             log.warning("%s is not used; %s is the test split", unused, test_root)
@@ -74,6 +76,7 @@ def load(
         if not test_root.is_dir():
             raise DatadietError("no such folder", where=test_root)
     classes = class_names(train_root)
+    _warn_of_splits(train_root, classes)
     files = [listing(train_root, classes)]
     if test_root is not None:
         tested = class_names(test_root)
@@ -99,13 +102,38 @@ def load(
     )
 
 
-def _has_folders(path: Path) -> bool:
-    return path.is_dir() and any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(path))
+def _splits(root: Path, names: Sequence[str]) -> list[Path]:
+    """The folders of folders that are called so, in any case, in the order of `names`."""
+    found = sorted(path for path in root.iterdir() if path.name.lower() in names and _folders(path))
+    return sorted(found, key=lambda path: names.index(path.name.lower()))
+
+
+def _folders(path: Path) -> set[str]:
+    if not path.is_dir():
+        return set()
+    return {entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")}
+
+
+def _warn_of_splits(root: Path, classes: Sequence[str]) -> None:
+    """Say so where the folders taken for classes all hold the same folders: they may be splits of one set."""
+    held = [_folders(root / name) for name in classes]
+    if len(held) > 1 and len(held[0]) > 1 and all(one == held[0] for one in held):
+        log.warning(
+            "%s: %s are taken for the classes, and each holds the same folders (%s); if those are the classes, "
+            "call the outer ones train and test",
+            root,
+            _listed(classes),
+            _listed(sorted(held[0])),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def class_names(root: Path) -> list[str]:
     """The sorted names of the class folders."""
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(_folders(root))
     if not names:
         raise DatadietError("no class folders", where=root, fix="put images into one folder a class: CLASS/*.png")
     return names
@@ -140,13 +168,22 @@ def read_image(file: Path | IO[bytes], where: object, size: tuple[int, int] | No
         with Image.open(file) as opened:
             _check_mode(opened.mode, where)
             upright = ImageOps.exif_transpose(opened) or opened
-            image = upright.convert("L" if grey else "RGB")
+            image = _opaque(upright).convert("L" if grey else "RGB")
             if size is not None and (image.height, image.width) != size:
                 image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
             array = np.asarray(image)
     except UNREADABLE as error:
         raise unreadable(where, error) from error
     return array[..., None] if grey else array
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """What is seen of an image with transparent parts on a white page; under them it may hold any colours."""
+    if image.mode not in TRANSPARENT and "transparency" not in image.info:
+        return image
+    shown = image.convert("RGBA")
+    lowest, _ = shown.getchannel("A").getextrema()
+    return image if lowest == 255 else Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
 
 
 def unreadable(where: object, error: Exception) -> DatadietError:

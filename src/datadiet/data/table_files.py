@@ -53,7 +53,8 @@ def _csv(path: Path, like: pa.Schema | None) -> pa.Table:
         return pyarrow.csv.read_csv(
             file,
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\t" if lower.removesuffix(".gz").endswith(".tsv") else ","
+                delimiter="\t" if lower.removesuffix(".gz").endswith(".tsv") else ",",
+                newlines_in_values=True,  # of quoted texts; without it only a file's first block may have any
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(texts, pa.string()),

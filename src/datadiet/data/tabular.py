@@ -7,6 +7,7 @@ boolean column becomes one 0/1 input for each category that occurs in training; 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from datadiet.errors import DatadietError, unknown
 log = logging.getLogger(__name__)
 
 LABELS = ("label", "target", "class", "y")
+INDEX = re.compile(r"|Unnamed: 0|__index_level_\d+__")  # how pandas and R write one that has no name
 CATEGORIES = 1000
 FREE_TEXT = 20  # more categories than this, most of them of one row each, are hardly categories
 TOKENS = "input_ids"  # what tokenizers call their numbers
@@ -109,7 +111,7 @@ def assemble(
         if column is not None and column not in table.column_names:
             raise unknown("column", column, table.column_names, where=where)
     left_out = {label, split, id, *drop}
-    features = [column for column in table.column_names if column not in left_out]
+    features = _inputs([column for column in table.column_names if column not in left_out], where)
     if not features:
         raise DatadietError("no column is left for the inputs", where=where)
     labels, names = read_labels(table, label, classes, where)
@@ -147,6 +149,21 @@ def assemble(
         ids=None if id is None else [str(table.column(id)[int(row)].as_py()) for row in kept],
         rows=kept if len(held) else None,
     )
+
+
+def _inputs(columns: Sequence[str], where: str) -> list[str]:
+    """The columns that become inputs: not an index, which tells the order of the rows and no more."""
+    kept = [column for column in columns if not INDEX.fullmatch(column)]
+    if left := [column for column in columns if column not in kept]:
+        log.warning("%s: column %r is left out: it is an index; rename it to have it as an input", where, left[0])
+    for column in kept:
+        if column in LABELS:
+            log.warning("%s: column %r becomes an input, it is not the label; %s", where, column, _leave_out(column))
+    return kept
+
+
+def _leave_out(column: str) -> str:
+    return f"leave it out with drop={column!r} (--data-option drop={column})"
 
 
 def label_column(table: pa.Table, label: str | None, where: str) -> str:
@@ -251,9 +268,12 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
         _warn_of_rounding(column, place)
         return Column(name, 1)
     if _is_list(kind):
+        _refuse_missing(np.asarray(pc.is_null(column)), place)
         lengths = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(lengths) != 1 or not lengths[0]:
-            raise DatadietError("lists of several lengths", where=place, fix=f"make them one length, or drop={name!r}")
+            raise DatadietError(
+                "lists of several lengths", where=place, fix=f"make them one length, or {_leave_out(name)}"
+            )
         if name == TOKENS:
             log.warning(
                 "%s: token numbers are treated as quantities here; for a network that takes tokens give a dictionary "
@@ -270,25 +290,21 @@ def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Colum
             raise DatadietError(
                 f"{len(seen)} categories, at most {CATEGORIES} become inputs",
                 where=place,
-                fix=f"leave it out with drop=[{name!r}], name rows with it (id={name!r}), or make it numbers",
+                fix=f"{_leave_out(name)}, name rows with it (id={name!r}), or make it numbers",
             )
         if len(seen) > FREE_TEXT and len(seen) > len(kept) / 2:
             log.warning(
                 "%s: %d different texts in %d training rows become an input each, and a text that only test rows have "
-                "becomes none; leave it out with drop=[%r], or make numbers of it",
+                "becomes none; %s, or make numbers of it",
                 place,
                 len(seen),
                 len(kept),
-                name,
+                _leave_out(name),
             )
         return Column(name, len(seen), tuple(seen), boolean=_is_boolean(kind))
     if pa.types.is_binary(kind):
-        raise DatadietError(
-            "bytes, not UTF-8 text", where=place, fix=f"{UTF8}, or leave the column out with drop=[{name!r}]"
-        )
-    raise DatadietError(
-        f"a column of type {kind} cannot become inputs", where=place, fix=f"leave it out with drop=[{name!r}]"
-    )
+        raise DatadietError("bytes, not UTF-8 text", where=place, fix=f"{UTF8}, or {_leave_out(name)}")
+    raise DatadietError(f"a column of type {kind} cannot become inputs", where=place, fix=_leave_out(name))
 
 
 def _warn_of_rounding(column: pa.ChunkedArray, place: str) -> None:

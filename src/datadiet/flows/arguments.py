@@ -26,10 +26,15 @@ def several(given: Any, what: str, where: str) -> list[Any]:
         raise DatadietError(f"{type(given).__name__} as {what}", where=where, fix="give a list") from None
 
 
-def whole(given: Any, what: str, where: str, least: int = 1) -> int:
-    """A whole number, numpy's too, that is not too small."""
+RUNS = 10_000  # planning more takes minutes, training them years
+
+
+def whole(given: Any, what: str, where: str, least: int = 1, most: int | None = None) -> int:
+    """A whole number, numpy's too, that is not too small, nor too large."""
     if isinstance(given, bool) or not isinstance(given, Integral) or given < least:
         raise DatadietError(f"{given!r} {what}", where=where, fix=f"give a whole number, at least {least}")
+    if most is not None and int(given) > most:
+        raise DatadietError(f"{given} {what}", where=where, fix=f"at most {most}")
     return int(given)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import several, whole
+from datadiet.flows.arguments import RUNS, several, whole
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
 from datadiet.flows.score_folder import warn_if_mixed
@@ -92,6 +92,7 @@ class Comparison:
         return 100 * (self[first].mean - self[second].mean)
 
     def to_json(self) -> dict[str, Any]:
+        """The content of `comparison.json`: accuracies and `keep` as fractions, with the provenance."""
         rows = [
             asdict(row) | {"mean": row.mean, "p16": row.low, "p84": row.high, "runs": row.runs} for row in self.rows
         ]
@@ -162,7 +163,7 @@ def plan_compare(
 ) -> ComparePlan:
     """Resolve and check all that `compare` was asked, and train nothing. Arguments as of `compare`."""
     data, setup = data_room.load(data), Setup.of(setup)
-    runs = whole(runs, "runs", "--runs")
+    runs = whole(runs, "runs", "--runs", most=RUNS)
     seed = check_seed(seed)
     if split not in ("test", "validation"):
         raise unknown("split", split, ("test", "validation"), where="--split")
@@ -281,6 +282,9 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
         log.warning("%s %s, redoing it", file, error.what)
         return
     mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split, **more}
+    if ("subset" in found) != ("subset" in mine):  # only a training says whose weights lie beside it
+        kind = "training" if "subset" in found else "comparison"
+        raise DatadietError(f"holds a {kind}", where=folder, fix="choose another --out, or move that folder away")
     differ = [key for key, value in mine.items() if found.get(key) != value]
     if differ:
         raise DatadietError(

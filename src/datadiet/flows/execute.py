@@ -27,6 +27,9 @@ OnProgress = Callable[[engines.Progress], object]
 _kept: ContextVar[dict[tuple[str, int | None, int], Engine] | None] = ContextVar("kept engines", default=None)
 
 
+KINDS = {"score": "scoring ", "retrain": "retraining ", "tune": "tuning "}  # one command may do several
+
+
 @contextmanager
 def kept_engines() -> Iterator[None]:
     """Within the block, workers that were started for one batch of tasks serve the next ones too."""
@@ -83,7 +86,8 @@ def run_tasks(
     reused = len(tasks) - len(pending)
     if reused:
         nothing = "" if pending else ", nothing to train"
-        log.info("%d of %d runs are in %s already%s", reused, len(tasks), setup.store, nothing)
+        kind = KINDS.get(getattr(tasks[0][1].spec, "purpose", ""), "")
+        log.info("%d of %d %sruns are in %s already%s", reused, len(tasks), kind, setup.store, nothing)
     steps, seconds = 0, 0.0
     failures: dict[str, DatadietError] = {}
     if pending:

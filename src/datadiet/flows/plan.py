@@ -79,6 +79,7 @@ class Setup:
 
     @classmethod
     def of(cls, given: Setup | Mapping[str, Any] | None) -> Setup:
+        """A Setup from one, from a mapping of its arguments, or None for the default; an unknown name is an error."""
         if given is None:
             return cls()
         if isinstance(given, Setup):

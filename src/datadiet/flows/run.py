@@ -12,7 +12,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import several, whole
+from datadiet.flows.arguments import RUNS, several, whole
 from datadiet.flows.compare import (
     FULL,
     ComparePlan,
@@ -26,6 +26,7 @@ from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, defaults_for, folder_for
 from datadiet.flows.rehearsal import made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
+from datadiet.flows.score_folder import refuse_in_the_way
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
 from datadiet.machine import expanded
@@ -38,6 +39,7 @@ from datadiet.source import is_ours
 from datadiet.store.files import writable_folder, write_json
 
 POLICIES = ("hardest", "easiest", "window")  # random subsets stand beside every comparison
+FIGURES = ("accuracy", "scores", "gallery", "window")
 SPARED = 0.1  # part of the data that the window leaves out at the top, where there is room
 
 
@@ -121,7 +123,7 @@ def plan_run(
     data = data_room.load(data)
     if data.test is None:
         raise DatadietError("no test split to compare on", where=data.name, fix="load it with one")
-    retrain_runs = whole(retrain_runs, "retraining runs", "--retrain-runs")
+    retrain_runs = whole(retrain_runs, "retraining runs", "--retrain-runs", most=RUNS)
     policies = several(policies, "policies", "--policy")
     plan = plan_score(data, preset=preset, **scoring)
     given = {key: scoring.get(key) for key in ("model", "recipe")}
@@ -190,7 +192,9 @@ def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
     scoring = plan.scoring
     data = scoring.data
     check_folder(plan.out, data.fingerprint, scoring.recipe, scoring.seed)
-    writable_folder(plan.out)
+    _refuse_others(plan)
+    for folder in (plan.out, plan.out / "scores", plan.out / "subsets"):
+        writable_folder(folder)
     table = execute_score(scoring, plan.out / "scores", on_progress)
     subsets = subsets_of(plan, table)
     files: list[Path] = [plan.out / "scores" / "scores.parquet"]
@@ -207,6 +211,17 @@ def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
         files.append(plan.out / "tuned.json")
     files += _figures(plan, table, comparison, tuned)
     return Result(data, table, subsets, comparison, tuned, plan.out, tuple(files))
+
+
+def _refuse_others(plan: RunPlan) -> None:
+    """Nothing of somebody else's is written over: our subsets come after the scores, the rest after the comparison."""
+    out = plan.out
+    if (out / "comparison.json").exists():
+        return
+    figures = [out / f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
+    refuse_in_the_way([out / "tuned.json", *figures], "run")
+    if not (out / "scores" / "manifest.json").exists():
+        refuse_in_the_way([out / "subsets" / f"{_slug(name)}.safetensors" for name in plan.subset_names], "run")
 
 
 def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:

@@ -260,8 +260,10 @@ def _warnings(check: Check, table: ScoreTable, last: int, counts: np.ndarray) ->
         lines.append(
             f"follows the norm of the input (rank correlation {check.input_norm:.2f}), for which no network is needed"
         )
-    if check.reliability is None:
+    if check.reliability is None and check.runs == 1:
         lines.append("comes from one run: nothing says whether another run would rank alike")
+    elif check.reliability is None:
+        lines.append("ranks nothing in half of its runs: nothing says whether another run would rank alike")
     elif check.reliability < UNRELIABLE:
         lines.append(
             f"would rank otherwise with other seeds (split-half reliability {check.reliability:.2f}, {check.runs} runs)"

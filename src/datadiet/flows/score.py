@@ -15,7 +15,7 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import several, whole
+from datadiet.flows.arguments import RUNS, several, whole
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.lmc import missing_children, spawned_scores, take_spawned
 from datadiet.flows.plan import (
@@ -96,13 +96,13 @@ def plan_score(
     defaults = None
     if runs is None or at is None or scores is None:
         defaults = defaults_for(data, preset, model, recipe)[1]
-    runs = whole(runs if runs is not None else defaults.runs, "runs", "--runs")  # type: ignore[union-attr]
+    runs = whole(runs if runs is not None else defaults.runs, "runs", "--runs", most=RUNS)  # type: ignore[union-attr]
     seed = check_seed(seed)
     if at is None:
         per, horizon = chosen.steps_per_epoch(len(data)), chosen.horizon(len(data))
         at = [a for a in defaults.at if marks_fit(a, per, horizon)] or [chosen.steps]  # type: ignore[union-attr]
     marks = marks_for(chosen, data, several(at, "steps", "--at"))
-    named = defaults.scores if scores is None else scores  # type: ignore[union-attr]
+    named = defined_at(defaults.scores, max(marks)) if scores is None else scores  # type: ignore[union-attr]
     names = check_scores(several(named, "scores", "--score"), marks)
     if "input_norm" in names and data.kind == "tokens":
         raise DatadietError("token inputs have no norm", where="--score", fix="leave input_norm out")
@@ -182,12 +182,14 @@ def score(
         data: a Dataset, or anything that `datadiet.load` takes.
         model: a registered network, or "package.module:function"; default the recipe's.
         scores: names of scores; default the preset's.
-        runs: how many networks are averaged.
-        at: step or steps at which scores are taken ("0", "780it", "4ep").
+        runs: how many networks are averaged; default the preset's.
+        at: step or steps at which scores are taken ("0", "780it", "4ep"); default the preset's that the run comes to,
+            else its end.
         out: a folder for `manifest.json`, the shards and `scores.parquet`; one that holds this very scoring is
             added to, one that holds another is an error.
         recipe: a Recipe, a mapping of its fields, or a JSON/TOML file; over the preset's.
-        preset: a recipe by name; default the small one for this kind of data.
+        preset: a recipe by name; default the paper's, where `model` (or a field of `recipe`) names one of its networks
+            and the data are 32×32 colour images, else the small one for this kind of data.
         steps: the horizon of the learning rate schedule, which is no stop.
         seed: of all random streams of the runs.
         setup: where and how jobs execute (`Setup`).
@@ -218,7 +220,7 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     folder = None if out is None else expanded(out)
     if folder is not None:
         check_folder(folder, plan)
-        writable_folder(folder)
+        writable_folder(folder, need_bytes=4 * len(plan.data) * len(plan.asked) * len(plan.tasks))
     with kept_engines():
         run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
         for name in spawned_scores(plan.scores):

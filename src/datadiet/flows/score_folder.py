@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from datadiet.flows.sanity import sanity
 from datadiet.flows.tasks import columns, folder_of
 from datadiet.scores import ScoreTable, load_table
 from datadiet.scores.export import EXAMPLES, SCHEMA, read_shard, shard_path
-from datadiet.store.files import Damaged, read_json, read_tensors, write_json, write_tensors
+from datadiet.store.files import Damaged, NotOurs, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from datadiet.flows.score import ScorePlan
@@ -26,6 +26,17 @@ def warn_if_mixed(environments: Sequence[Mapping[str, Any]]) -> None:
     """Say so where results of several numeric environments stand beside each other."""
     if len(environments) > 1:
         log.warning("these results are of %d numeric environments; their last bits differ by that", len(environments))
+
+
+def refuse_in_the_way(files: Iterable[Path], job: str) -> None:
+    """Of files that a job would write over, where nothing says that they are its own."""
+    for file in files:
+        if file.exists():
+            raise DatadietError(
+                f"is in the way: it is of something else than this {job}",
+                where=file,
+                fix="choose another --out, or move it away",
+            )
 
 
 def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
@@ -43,13 +54,8 @@ def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
             damaged = error
     if not manifest:
         ours = (file.name, EXAMPLES, "scores.parquet", "sanity.json")
-        there = [name for name in ours if (folder / name).exists()]
-        if there and not _begun(folder, plan.data.fingerprint):
-            raise DatadietError(
-                "is in the way: it is of something else than this scoring",
-                where=folder / there[0],
-                fix="choose another --out, or move it away",
-            )
+        if not _begun(folder, plan.data.fingerprint):
+            refuse_in_the_way([folder / name for name in ours], "scoring")
         if damaged is not None:
             log.warning("%s %s, redoing it", file, damaged.what)
         return {}
@@ -84,12 +90,21 @@ def identity(plan: ScorePlan) -> dict[str, Any]:
     }
 
 
-def _whole(file: Path, meta: Mapping[str, Any]) -> bool:
-    """Whether a shard is there, matches its checksum, and is the one that belongs there."""
+def _whole(file: Path, meta: Mapping[str, Any], ours: bool) -> bool:
+    """Whether a shard is there, matches its checksum, and is the one that belongs there.
+
+    Args:
+        ours: the folder is of this scoring, so what is not readable as ours was damaged.
+    """
     if not file.exists():
         return False
     try:
         return read_tensors(file)[1] == meta
+    except NotOurs as error:
+        if not ours:
+            raise
+        log.warning("%s %s, redoing it", file, error.what)
+        return False
     except Damaged as error:
         log.warning("%s %s, redoing it", file, error.what)
         return False
@@ -116,7 +131,7 @@ def write_folder(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mappi
             found = source.load_shard(name, step)
             assert found is not None, "a finished job left no shard"
             meta = {"run": source.name, "score": name, "step": step, **found[1]}
-            if not _whole(target, meta):
+            if not _whole(target, meta, bool(before)):
                 write_tensors(target, {"values": found[0]}, meta)
     arrays = {"labels": data.labels}
     if data.noise is not None:

@@ -97,6 +97,7 @@ def select(
         balanced=balanced,
         fingerprint=table.fingerprint or None,  # of a loop of somebody's own there is none
         seed=seed,
+        by=by,
         **options,
     )
     made = {

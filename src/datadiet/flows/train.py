@@ -10,6 +10,7 @@ from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, check_folder, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.network import network_of
+from datadiet.flows.score_folder import refuse_in_the_way
 from datadiet.flows.tasks import folder_of
 from datadiet.machine import expanded
 from datadiet.store.files import writable_folder, write_json, write_tensors
@@ -52,20 +53,20 @@ def execute_train(
     what: dict[str, str | None] = {"subset": first.subset, "mask": first.mask}
     # Other rows of a comparison replace each other; weights of two trainings in one folder would be mixed up.
     check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split, **what)
-    writable_folder(folder)
+    files = [folder / f"weights-{run}.safetensors" for run in range(len(plan.tasks))]
+    if not (folder / "comparison.json").exists():  # which is written before them
+        refuse_in_the_way(files, "training")
+    writable_folder(folder, need_bytes=plan.network.state_bytes * len(files))
     result = execute_compare(plan, on_progress=on_progress)
     result = replace(result, provenance={**result.provenance, **what})
     write_json(folder / "comparison.json", result.to_json())  # first: it says whose weights these are
-    files = []
-    for run, (_, task) in enumerate(plan.tasks):
+    for run, (file, (_, task)) in enumerate(zip(files, plan.tasks, strict=True)):
         point = folder_of(task).load_checkpoint(plan.until)
         if point is None:
             raise DatadietError("the last checkpoint is gone", where=folder_of(task).path, fix="run the command again")
-        file = folder / f"weights-{run}.safetensors"
         about = {"recipe": plan.recipe.to_json(), "fingerprint": plan.data.fingerprint, "seed": plan.seed, "run": run}
         meta = {"what": "weights", "step": plan.until, "name": task.spec.name, **about, **what}
         write_tensors(file, part(point.tensors, "model/"), meta)
-        files.append(file)
     return result, files
 
 

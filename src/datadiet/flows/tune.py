@@ -19,7 +19,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import several, whole
+from datadiet.flows.arguments import RUNS, several, whole
 from datadiet.flows.compare import ComparePlan, Comparison, Row, execute_compare, percent, plan_compare, results
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup
@@ -161,7 +161,7 @@ def plan_tune(
     when = Step(Fraction(at, recipe.steps_per_epoch(len(data))), "ep")
     scoring = plan_score(cut, scores=[by], runs=score_runs, at=[when], recipe=recipe, seed=seed, setup=setup)
     check_ranking(scoring, by, scoring.marks[-1])
-    runs, test_runs = whole(runs, "runs", "--runs"), whole(test_runs, "test runs", "test_runs", least=0)
+    runs, test_runs = whole(runs, "runs", "--runs", most=RUNS), whole(test_runs, "test runs", "test_runs", least=0)
     grid = tuple(grid_of(keeps, offsets, (data, cut) if balanced else ()))
     plan = TunePlan(data, by, at, scoring, grid, balanced, runs, test_runs)
     table = made_up_scores(scoring)
@@ -199,6 +199,12 @@ def tune_window(
         validation: the part of the training data that is set aside, unless `data` has a validation split already.
         runs: training runs of each point of the grid.
         test_runs: of the choice, full data and random; 0 for no test.
+        seed: of all random streams of the runs, and of the validation split.
+        setup: where and how jobs execute (`Setup`).
+        on_progress: called with the progress of jobs.
+
+    Returns:
+        A Tuned: the choice, its subset, the grid with its accuracies, and the test.
     """
     table = load_table(table) if isinstance(table, (str, Path)) else table
     plan = plan_tune_of(

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from datadiet.errors import DatadietError, unknown
-from datadiet.models.foreign import build_foreign, find, is_foreign
+from datadiet.models.foreign import build_foreign, find, first_line, is_foreign
 from datadiet.models.mlp import mlp
 from datadiet.models.options import check_arguments, checked_shape, positive
 from datadiet.models.resnet import resnet18, resnet50
@@ -68,7 +68,11 @@ def build_with(
             return build_foreign(name, shape, classes, args)
         builder = MODELS.get(name)
         check_arguments(builder, args, name, given=("input_shape", "classes"))
-        return builder(shape, classes, **args)
+        try:
+            return builder(shape, classes, **args)
+        except (RuntimeError, MemoryError) as error:  # what no memory carries
+            fix = "make it smaller" if is_ours(builder) else None
+            raise DatadietError(first_line(error), where=f"model {name}", fix=fix) from error
 
 
 def is_own(name: str) -> bool:

@@ -40,10 +40,10 @@ def build_foreign(name: str, input_shape: Sequence[int], classes: int, arguments
             model = function(**passed)
         except DatadietError:
             raise
-        except Exception as error:  # the user's code may raise anything; its own words say what
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; its own words say what
             given = ", ".join(f"{key}={value!r}" for key, value in passed.items()) or "nothing"
             raise DatadietError(
-                f"{type(error).__name__}: {_first_line(error)}",
+                f"{type(error).__name__}: {first_line(error)}",
                 where=f"model {name}",
                 fix=f"it was called with {given}",
             ) from error
@@ -95,7 +95,7 @@ def _load_module(place: str, name: str) -> ModuleType:
                 where=f"model {name}",
                 fix=f"install {missing}",
             ) from error
-        except Exception as error:  # whatever the user's module raises while it is imported
+        except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
             raise _broken(name, place, error) from error
 
 
@@ -115,7 +115,7 @@ def _load_file(path: Path, name: str) -> ModuleType:
     with _importing_from(path.resolve().parent):
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever the user's file raises while it is read
+        except (Exception, SystemExit) as error:  # whatever the user's file raises while it is read
             del sys.modules[title]
             raise _broken(name, path, error) from error
     return module
@@ -144,13 +144,14 @@ def _takes(function: Callable[..., Any], parameter: str) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def _broken(name: str, place: object, error: Exception) -> DatadietError:
+def _broken(name: str, place: object, error: BaseException) -> DatadietError:
     return DatadietError(
-        f"{place} cannot be imported, {type(error).__name__}: {_first_line(error)}",
+        f"{place} cannot be imported, {type(error).__name__}: {first_line(error)}",
         where=f"model {name}",
         fix="mend it, then start again",
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says of itself, in one line."""
     return (str(error).strip().splitlines() or ["no message"])[0]

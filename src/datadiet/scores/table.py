@@ -63,6 +63,7 @@ class ScoreTable:
 
     @property
     def runs(self) -> int:
+        """The most runs that any score has."""
         return max((len(parts) for parts in self.shards.values()), default=0)
 
     def steps(self, name: str | None = None) -> list[int]:
@@ -170,6 +171,11 @@ class ScoreTable:
             )
 
     def _key(self, name: str, at: str | int | None) -> tuple[str, int]:
+        if name not in self.names and name in SCORES:
+            known = ", ".join(one for one in self.names if one in SCORES)
+            raise DatadietError(
+                f"{name} was not taken", where=self.path, fix=f"score with --score {name}, or take one of {known}"
+            )
         if name not in self.names:
             raise unknown("score", name, self.names, where=self.path)
         there = self.steps(name)

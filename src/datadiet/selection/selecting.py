@@ -35,6 +35,7 @@ def select(
     seed: int = 0,
     run: int = 0,
     warn_below: float = 0.2,
+    by: str | None = None,
     **options: Any,
 ) -> Subset:
     """Choose floor(keep·N + ½) examples by their difficulty.
@@ -49,6 +50,7 @@ def select(
         fingerprint: of the dataset; keys the order among equal scores, and is kept in the Subset.
         seed, run: of the stream "subset", for policies that draw; another run is another draw.
         warn_below: a class whose share falls below this part of its former share is warned about, unless balanced.
+        by: what the difficulty is called, for warnings.
         options: the policy's own.
     """
     function = POLICIES.get(policy)
@@ -83,7 +85,8 @@ def select(
         balance, warnings = _balance(classes, rows, 0.0 if balanced else warn_below, class_names)
         remedy = "; balanced keeps the same number of each" if "balanced" in options_of(function) else ""
         for line in warnings:
-            log.warning("%s, keep %s: %s%s", policy, keep, line, "" if balanced else remedy)
+            what = policy if by is None else f"{by}, {policy}"
+            log.warning("%s, keep %s: %s%s", what, keep, line, "" if balanced else remedy)
     made = {"name": policy, "keep": _plain(keep), "seed": seed, "run": run}
     made |= {name: _plain(value) for name, value in options.items()}
     return Subset(rows, n, fingerprint, made, balance, warnings)

@@ -15,6 +15,8 @@ from datadiet.errors import DatadietError
 TEMPORARY = ".datadiet-tmp-"
 """How the name of every unfinished file begins; a killed process may leave one behind."""
 
+PROBE = 4096
+
 _REASONS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("no space is left on the disk", "free some space or choose another folder"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or choose another folder"),
@@ -79,7 +81,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
     """Check, before any work is done for it, that files can be written below `path`.
 
-    The folder need not exist yet, and nothing stays behind: the check writes a probe file into the
+    The folder need not exist yet, and nothing stays behind: the check writes a small file into the
     nearest folder that exists, and removes it.
     """
     path = Path(path)
@@ -91,7 +93,8 @@ def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
             raise NotADirectoryError(errno.ENOTDIR, "", str(existing))
         probe = existing / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-probe"
         try:
-            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            with os.fdopen(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "wb") as file:
+                file.write(bytes(PROBE))  # a full disk still takes an empty file
         finally:
             probe.unlink(missing_ok=True)
         free = shutil.disk_usage(existing).free

@@ -15,7 +15,7 @@ import datadiet.data as data_room
 from datadiet.data import noise as label_noise
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, Interrupted
-from datadiet.flows.arguments import whole
+from datadiet.flows.arguments import RUNS, whole
 from datadiet.flows.estimate import Estimate, estimates
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, Setup, check_seed, recipe_for
@@ -101,7 +101,7 @@ def plan(
     size = SCALES.get(scale, where="--scale")
     for count, flag in ((runs, "--runs"), (score_runs, "--score-runs")):
         if count is not None:
-            whole(count, "runs", flag)
+            whole(count, "runs", flag, most=RUNS)
     size = replace(size, runs=int(runs or size.runs), score_runs=int(score_runs or size.score_runs))
     seed = check_seed(seed)
     for score in scores:

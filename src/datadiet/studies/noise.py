@@ -70,7 +70,12 @@ def _quality(difficulty: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
 
 
 def precision_at(difficulty: np.ndarray, wrong: np.ndarray, k: int) -> float:
-    """The part of wrong labels among the k hardest examples; those that tie at the border count by their mean."""
+    """The part of wrong labels among the k hardest examples; those that tie at the border count by their mean.
+
+    NaN where no example has a value.
+    """
+    if not np.isfinite(difficulty).any():
+        return float("nan")
     values = np.where(np.isfinite(difficulty), difficulty, -np.inf)
     border = np.partition(values, len(values) - k)[len(values) - k]
     above, tied = values > border, values == border
@@ -117,7 +122,7 @@ def draw(job: StudyJob, numbers: Numbers) -> dict[str, Figure]:
         found = {n: column(numbers, "auroc", what="detector", noise=noise, score=n, of="run") for n in names}
         means = {n: column(numbers, "auroc", what="detector", noise=noise, score=n, of="mean")[0] for n in names}
         hits = {n: column(numbers, "precision", what="detector", noise=noise, score=n, of="mean")[0] for n in names}
-        ordered = sorted(names, key=lambda name: means[name])
+        ordered = sorted((name for name in names if np.isfinite(means[name])), key=lambda name: means[name])
         wrong = int(job.noisy.corrupted.sum()) if noise == "added" else None
         of = f"{wrong:,} corrupted labels" if wrong else "labels that people got wrong"
         out[f"noise-detectors{'' if noise == 'added' else '-human'}"] = dots(

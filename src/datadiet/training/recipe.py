@@ -97,16 +97,22 @@ class Recipe:
 
     def horizon(self, examples: int) -> int:
         """Total steps of a full run on a training set of `examples`."""
-        return max(1, Step.parse(self.steps).resolve(self.steps_per_epoch(examples)))
+        asked = Step.parse(self.steps)
+        if not asked.count:
+            raise DatadietError("a run of no steps", where="steps (--steps)", fix="give one or more")
+        return max(1, asked.resolve(self.steps_per_epoch(examples)))
 
     def steps_per_epoch(self, examples: int) -> int:
+        """Whole batches in a training set of `examples`, at least 1."""
         return steps_per_epoch(examples, self.batch_size)
 
     def to_json(self) -> dict[str, Any]:
+        """Every field as a plain value."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, base: Recipe | None = None) -> Recipe:
+        """A recipe from fields by name; what they do not say comes from `base`, else from the defaults."""
         return (base or cls()).with_(**values)
 
     @classmethod
@@ -185,8 +191,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
         raise DatadietError(f"cannot be read: {reason}", where=file) from None
+    kind = "TOML" if file.suffix.lower() == ".toml" else "JSON"
     try:
-        if file.suffix.lower() == ".toml":
+        if kind == "TOML":
             try:
                 import tomllib
             except ModuleNotFoundError:
@@ -195,7 +202,8 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         else:
             values = json.loads(text)
     except ValueError as error:
-        raise DatadietError(f"not valid {file.suffix.lstrip('.').upper() or 'JSON'}: {error}", where=file) from None
+        fix = None if file.suffix.lower() in (".toml", ".json") else ".json and .toml are read"
+        raise DatadietError(f"not valid {kind}: {error}", where=file, fix=fix) from None
     if not isinstance(values, dict):
         raise DatadietError("a table of settings is expected", where=file)
     return values
@@ -238,6 +246,12 @@ def _typed(key: str, value: Any) -> Any:
         return value
     wrong = DatadietError(f"{key} is {value!r}", where="recipe", fix=f"{kind} is expected")
     fits = isinstance(value, _KINDS[kind]) and (kind == "true or false" or not isinstance(value, bool))
+    if not fits and key == "model":  # the network itself, most likely: a run is told by what builds it
+        raise DatadietError(
+            f"model is a {type(value).__name__}",
+            where="recipe",
+            fix="name what builds it: 'package.module:function', 'file.py:function', or a name in `datadiet models`",
+        )
     if not fits:
         raise wrong
     if kind == "a step":
