@@ -252,3 +252,19 @@ def test_one_replicate_has_no_spread(place: Path) -> None:
     text = ok("lottery", "tiny.npz", *FLAGS, "--levels", 0, "--replicates", 1, "--pretrain", "all@0", "-o", "one")
     assert "±" not in text.out
     assert "1 replicate, 624 weights" in text.out
+
+
+def test_two_instruments_on_eighty_columns_leave_every_name_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datadiet.cli import lottery, output
+
+    monkeypatch.setenv("COLUMNS", "80")
+    fields = ("pretrained_accuracy", "pretrained_train_accuracy", "loss_barrier", "error_barrier")
+    found = {field: [0.5] for field in (*fields, "error_dense", "error_sparse")}
+    labels = ("512 easiest, 20 steps", "no pre-training")
+    output.console().print(lottery.points({"outcomes": [{"label": label, **found} for label in labels]}))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert {"pre-trained", "pre-training", "easiest,", "steps", "0.5000"} <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80

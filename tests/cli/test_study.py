@@ -75,6 +75,7 @@ def test_all_runs_every_study_and_writes_one_page(place: Path, monkeypatch: pyte
     assert "**averaging** failed" in page
     shown = ok("show", OUT).out
     assert all(title in shown for title in ("gallery (", "noise (", "averaging failed: "))
+    assert ok("show", OUT.parent).out == shown
     found = read_json(OUT / "verdicts.json")
     assert set(found["studies"]) == {"noise", "gallery"}
     assert set(found["failed"]) == {"averaging"}

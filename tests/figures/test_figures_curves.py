@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from datadiet.errors import DatadietError
 from datadiet.figures import accuracy_against_keep, windows
+from datadiet.figures.dots import dots
 from datadiet.figures.labels import apart
 from datadiet.figures.lines import lines
 from datadiet.figures.matrix import matrix
@@ -170,6 +171,59 @@ def test_the_note_and_the_title_fit_beside_a_single_keep():
     ticks = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert not overlap([*boxes, *ticks])
     assert inside(figure, [*boxes, *ticks])
+
+
+DETECTORS = "cifar10: scores at epoch 16 as detectors of 4,490 corrupted labels"
+NOTE = "means of 10 runs at epoch 4, where no other is named; higher is harder"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda **said: dots({"grand_calibrated (89%)": ([0.9], None), "el2n": ([0.8], None)}, xlabel="x", **said),
+        lambda **said: dots({"a score whose name leaves the axes little (89%)": ([0.9], 0.9)}, xlabel="x", **said),
+        lambda **said: matrix(np.eye(2), ["grand_calibrated", "forgetting"], **said),
+        lambda **said: matrix(np.eye(5), ["grand_calibrated", "forgetting", "a", "b", "c"], **said),
+        lambda **said: lines({"a": {1: [0.5]}}, xlabel="x", ylabel="y", **said),
+        lambda **said: lines({"a": {1: [0.5]}}, xlabel="x", ylabel="y", **{**said, "title": "WIDE" * 40}),
+    ],
+)
+def test_a_heading_ends_within_the_figure_however_long_the_names_left_of_it(draw):
+    figure = draw(title=DETECTORS, note=NOTE)
+    axes = figure.axes[0]
+    title, (note,) = axes._left_title.get_window_extent(), boxes_of(figure, "note")
+    assert inside(figure, [title, note, *(label.get_window_extent() for label in axes.get_yticklabels())])
+    assert not overlap([title, note])
+    said = axes._left_title.get_text().replace("\n", " ")
+    assert said == DETECTORS or said.startswith("WIDEWIDE")
+    assert NOTE in words_of(figure)
+
+
+def test_a_value_beside_a_point_is_not_struck_through():
+    figure = accuracy_against_keep({"hardest": {0.5: [0.982]}}, full=[0.982])
+    (value,) = [text for text in figure.axes[0].texts if text.get_gid() == "value"]
+    white = value.get_bbox_patch()
+    assert white.get_facecolor()[:3] == (1, 1, 1)
+    line = line_of(figure.axes[0], "full data")
+    assert value.get_zorder() > line.get_zorder()
+    figure.draw_without_rendering()
+    place = figure.axes[0].transData.transform((0, line.get_ydata()[0]))[1]
+    box = white.get_window_extent()
+    assert box.y0 < place < box.y1
+
+
+@pytest.mark.parametrize(
+    ("xs", "xlabel", "said"),
+    [
+        ((1, 4), "epoch", "epoch (logarithmic)"),
+        ((0, 0.25, 4), "epoch", "epoch (logarithmic from 0.25)"),
+        ((1, 4), "epoch (of 20)", "epoch (of 20, logarithmic)"),
+    ],
+)
+def test_an_axis_that_is_not_linear_says_so(xs, xlabel, said):
+    curves = {"a": {x: [0.5] for x in xs}}
+    assert lines(curves, xlabel=xlabel, ylabel="y", log=True).axes[0].get_xlabel() == said
+    assert lines(curves, xlabel=xlabel, ylabel="y").axes[0].get_xlabel() == xlabel
 
 
 @pytest.mark.parametrize("count", [2, 6, 14])

@@ -168,6 +168,32 @@ def test_texts_neither_overlap_nor_leave_the_figure(per_class):
             assert min(a.x1, b.x1) - max(a.x0, b.x0) <= 1 or min(a.y1, b.y1) - max(a.y0, b.y0) <= 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a cat that was photographed at night with a flash, %s", "pets_and_other-animals_at_night-with_a_flash_2024(%s)"],
+)
+def test_names_that_are_too_long_keep_their_beginning_and_their_end(name):
+    classes = [name % "v1", name % "v2", "German short-haired pointer"]
+    labels = np.arange(30) % 3
+    figure = gallery(
+        numbered(30), labels, np.arange(30.0), classes, 1, np.ones(30, dtype=bool), original=(labels + 1) % 3
+    )
+    rows = texts(figure, "class")
+    for shown, full in zip(rows[:2], classes, strict=False):
+        first, last = shown.replace("\n", "").replace(" ", "").split("…")
+        assert full.replace(" ", "").startswith(first)
+        assert full.replace(" ", "").endswith(last)
+        assert min(len(first), len(last)) > 8
+    assert rows[2].replace("short-\n", "short-").replace("\n", " ") == classes[2], "what has room is whole"
+    assert len({*rows}) == 3
+    assert len({*texts(figure, "given")}) == 3
+    assert all(shown.count("\n") <= 2 for shown in rows)
+
+
+def test_a_class_without_a_name_is_no_ellipsis():
+    assert texts(gallery(numbered(4), [0] * 4, np.arange(4.0), [""], 1), "class") == [""]
+
+
 def test_what_does_not_fit_together_is_refused_in_words():
     images, scores = numbered(3), np.arange(3.0)
     with pytest.raises(DatadietError, match="labels from 0 to 2 for 2 classes"):

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": "Train once, and keep the weights.",
     "compare": "Retrain on subsets, beside full data and random ones.",
     "study": "Measure the papers' figures and claims, with verdicts.",
-    "lottery": "Prune, rewind and train again, level by level, from several pre-trainings.",
+    "lottery": "Pre-train, then prune, rewind and train again, level by level.",
     "show": "Show scores, subsets, comparisons, or what a store holds.",
     "datasets": "List named datasets, and the files that are read.",
     "models": "List networks, presets, scores, policies and engines.",

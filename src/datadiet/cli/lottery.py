@@ -150,7 +150,7 @@ def accuracies(content: Mapping[str, Any]) -> Table:
     for one in outcomes:
         cells = [_spread(one["mean"][level], one["std"][level]) for level in shown]
         table.add_row(one["label"], *cells, f"level {one['matching_to_level']}")
-    return table
+    return output.whole_names(table)
 
 
 def points(content: Mapping[str, Any]) -> Table:
@@ -174,7 +174,7 @@ def points(content: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))  # words of headings stay whole
     for one, *cells in zip(outcomes, *(cells for _, cells in columns), strict=True):
         table.add_row(one["label"], *cells)
-    return table
+    return output.whole_names(table)
 
 
 def _table(title: str) -> Table:

@@ -16,10 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from datadiet.engines import Progress as Report
+from datadiet.errors import DatadietError
 from datadiet.flows.compare import Comparison
 from datadiet.flows.estimate import estimates
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.plan import Plan
+from datadiet.selection import Subset
+from datadiet.steps import describe
+from datadiet.training.recipe import Recipe
 
 
 def console(stderr: bool = False) -> Console:
@@ -113,6 +117,22 @@ class _Stages:
             self.bars.update(bar, advance=report.done - done, description=f"{report.label:<24.24}")
 
 
+def whole_names(table: Table) -> Table:
+    """The table, with a first column in which names lose no letter: in a narrow terminal they wrap between words.
+
+    They are to be read, or typed. The column gives what room it can, and the others the rest.
+    """
+    out = console()
+    names = table.columns[0]
+    texts = [str(names.header), *map(str, names.cells)]
+    missing = out.measure(table, options=out.options.update(width=100_000)).maximum - out.width
+    if missing > 0:
+        word = max(len(word) for text in texts for word in text.split())
+        names.width = max(min(word, 30), max(map(len, texts)) - missing)
+    names.overflow = "fold"
+    return table
+
+
 def comparison_table(result: Comparison) -> Table:
     """Accuracies as a table: mean, 16th–84th percentile, runs."""
     table = Table(
@@ -132,7 +152,55 @@ def comparison_table(result: Comparison) -> Table:
             f"{100 * row.low:.2f} – {100 * row.high:.2f}",
             str(row.runs),
         )
-    return table
+    return whole_names(table)
+
+
+def print_subset(subset: Subset, classes: Sequence[str] = ()) -> None:
+    """How a subset was chosen, and the balance of its classes, by name where the names are known."""
+    out = console()
+    made = subset.policy
+    of = f" of {made['dataset']}" if made.get("dataset") else ""
+    out.print(f"{len(subset):,} of {subset.size:,} examples{of}: {', '.join(_chosen(subset))}")
+    if subset.balance is None:
+        return
+    view = Table(title="Class balance", title_justify="left", title_style="bold")
+    shown = [classes[k] if k < len(classes) else str(k) for k in range(len(subset.balance["before"]))]
+    view.add_column("class")
+    for name in ("before", "after", "kept"):
+        view.add_column(name, justify="right")
+    for name, before, after in zip(shown, subset.balance["before"], subset.balance["after"], strict=True):
+        view.add_row(name, f"{before:,}", f"{after:,}", f"{100 * after / before:.1f} %" if before else "")
+    out.print(whole_names(view))
+
+
+# Of a policy: what the line says in words of its own, and what is for the machine.
+_SAID = {"name", "keep", "by", "at", "offset", "balanced", "seed", "dataset"}
+_UNSAID = {"run", "runs", "recipe", "source", "noise", "tuned", "scored_seed"}
+_DRAWS_NOTHING = ("hardest", "easiest", "window", "quota")  # no seed changes what they choose
+
+
+def _chosen(subset: Subset) -> Iterator[str]:
+    """The policy, in the order in which one would tell it."""
+    made = {key: value for key, value in subset.policy.items() if value is not None}
+    if "keep" in made:
+        yield f"keep {made['keep']}"
+    yield f"policy {made.get('name', 'unknown')}"
+    if "by" in made:
+        yield f"by {made['by']}" + (f" after {_time(made, subset.size)}" if "at" in made else "")
+    if "offset" in made:
+        yield f"offset {made['offset']}"
+    if made.get("balanced"):
+        yield "balanced"
+    yield from (f"{key} {value}" for key, value in made.items() if key not in _SAID | _UNSAID)
+    if "seed" in made and made.get("name") not in _DRAWS_NOTHING:
+        yield f"seed {made['seed']}"
+
+
+def _time(made: Mapping[str, Any], examples: int) -> str:
+    try:
+        return describe(made["at"], Recipe.from_json(made["recipe"]).steps_per_epoch(examples))
+    except (KeyError, DatadietError):  # it has none, or that of another version
+        return f"{made['at']:,} steps"
 
 
 def print_plan(title: str, stages: Sequence[tuple[str, Plan]], notes: Sequence[tuple[str, str]], as_json: bool) -> None:

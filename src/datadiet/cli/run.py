@@ -9,6 +9,7 @@ import typer
 from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.flows.run import POLICIES, Result, RunPlan, execute_run, plan_run
+from datadiet.scores import ScoreTable
 from datadiet.steps import describe
 
 
@@ -22,7 +23,9 @@ def command(
     ] = None,
     balanced: o.Balanced = False,
     by: Annotated[str | None, typer.Option("--by", help="The score that selects; default the first.")] = None,
-    tune: Annotated[bool, typer.Option("--tune", help="Also choose a window on a validation split.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Also choose a window on a validation split: 4 runs of each that is tried.")
+    ] = False,
     retrain_runs: Annotated[int, typer.Option("--retrain-runs", help="Retraining runs of each subset.")] = 4,
     score: o.Scores = None,
     runs: o.Runs = None,
@@ -82,6 +85,17 @@ def command(
         _print(result, plan)
 
 
+def _reliability(table: ScoreTable, by: str, at: int) -> str:
+    """How far the ranking would be the same with other seeds, or why that is not known."""
+    value = table.reliability(by, at)
+    if len(table.shards[by, at]) < 2:
+        return f"One run: no split-half reliability of {by} at step {at}"
+    if value != value:
+        why = "the mean of half of the runs is undefined, or the same for all examples"
+        return f"Split-half reliability of {by} at step {at} cannot be told: {why}"
+    return f"Split-half reliability of {by} at step {at}: {value:.3f}"
+
+
 def _print(result: Result, plan: RunPlan) -> None:
     out = output.console()
     table = result.table
@@ -89,7 +103,7 @@ def _print(result: Result, plan: RunPlan) -> None:
     per = plan.scoring.recipe.steps_per_epoch(len(result.data))
     steps = ", ".join(describe(step, per) for step in plan.scoring.marks)
     out.print(f"{plan.scoring.recipe.model}, {table.runs} scoring runs, scores after {steps}")
-    out.print(f"Split-half reliability of {plan.by} at step {plan.at}: {table.reliability(plan.by, plan.at):.3f}")
+    out.print(_reliability(table, plan.by, plan.at))
     if result.comparison is not None:
         out.print(output.comparison_table(result.comparison))
     if result.tuned is not None:

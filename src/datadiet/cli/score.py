@@ -115,7 +115,7 @@ def print_summary(table: ScoreTable) -> None:
         if noisy:
             cells.append("" if row.get("auroc") is None else f"{row['auroc']:.4f}")
         view.add_row(*cells)
-    output.console().print(view)
+    output.console().print(output.whole_names(view))
 
 
 def _print(plan: ScorePlan, table: ScoreTable, folder: Path) -> None:

@@ -171,7 +171,7 @@ def command(
         return
     if tuned is not None:
         print_tuned(tuned.to_json())
-    print_subset(subset, () if table is None else table.classes)
+    output.print_subset(subset, () if table is None else table.classes)
     console = output.console()
     console.print(f"Subset in {target}")
     if tuned is None and table is not None:
@@ -193,24 +193,6 @@ def describe(subset: Subset) -> dict[str, object]:
         "balance": balance,
         "warnings": list(subset.warnings),
     }
-
-
-def print_subset(subset: Subset, classes: tuple[str, ...] = ()) -> None:
-    from rich.table import Table
-
-    out = output.console()
-    made = {k: v for k, v in subset.policy.items() if k not in ("recipe", "source", "tuned", "noise") and v is not None}
-    out.print(f"{len(subset):,} of {subset.size:,} examples: " + ", ".join(f"{k} {v}" for k, v in made.items()))
-    if subset.balance is None:
-        return
-    view = Table(title="Class balance", title_justify="left", title_style="bold")
-    view.add_column("class")
-    for name in ("before", "after", "kept"):
-        view.add_column(name, justify="right")
-    for index, (before, after) in enumerate(zip(subset.balance["before"], subset.balance["after"], strict=True)):
-        name = classes[index] if index < len(classes) else str(index)
-        view.add_row(name, f"{before:,}", f"{after:,}", f"{100 * after / before:.1f} %" if before else "")
-    out.print(view)
 
 
 def print_tuned(content: Mapping[str, Any]) -> None:

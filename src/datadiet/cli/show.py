@@ -13,7 +13,7 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.cli.lottery import print_lottery
 from datadiet.cli.score import print_summary, summary
-from datadiet.cli.select import describe, print_subset, print_tuned
+from datadiet.cli.select import describe, print_tuned
 from datadiet.cli.study import verdicts_table
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import Comparison
@@ -43,9 +43,13 @@ def command(
         elif (path / "manifest.json").exists():
             _scores(path, top, by, json)
         elif found := [path / name for name in FILES if (path / name).exists()]:
-            _result(found[0], json)
+            _result(found[0], json, whole=True)
         elif (path / "store.json").exists():
             _store(path, json)
+        elif (page := path / "studies" / "verdicts.json").exists():
+            _result(page, json)
+        elif studies := _studies_in(path):
+            _studies(studies, json)
         else:
             raise DatadietError("nothing of datadiet is in this folder", where=path)
 
@@ -56,7 +60,7 @@ def _file(path: Path, json: bool) -> None:
         if json:
             output.print_json({"what": "subset", "file": str(path), **describe(subset)})
         else:
-            print_subset(subset)
+            output.print_subset(subset)
     elif path.suffix == ".json":
         _result(path, json)
     else:
@@ -111,15 +115,32 @@ def _content(path: Path) -> dict[str, Any]:
         raise DatadietError(error.what, where=path, fix="give a file or folder of datadiet") from None
 
 
-def _result(path: Path, json: bool) -> None:
+def _result(path: Path, json: bool, whole: bool = False) -> None:
+    """A file of results; where the whole folder is asked for, also what `run` puts beside a comparison."""
     content = _content(path)
     show = RESULTS.get(content.get("what", ""))
     if show is None:
         raise DatadietError("is no comparison, tuned window, lottery or page of verdicts", where=path)
+    whole = whole and content["what"] == "comparison"
+    tuned = _content(file) if whole and (file := path.with_name("tuned.json")).exists() else None
     if json:
-        output.print_json(content)
-    else:
-        show(content, path)
+        output.print_json(content if tuned is None else {**content, "tuned": tuned})
+        return
+    show(content, path)
+    if tuned is not None:
+        print_tuned(tuned)
+    if whole:
+        _rest(path.parent)
+
+
+def _rest(folder: Path) -> None:
+    """Where the scores, subsets and figures are, in a folder of `run`."""
+    if not (folder / "scores" / "manifest.json").exists():
+        return
+    out = output.console()
+    out.print(f"Also in {folder}:")
+    for one in (folder / "scores", *sorted(folder.glob("subsets/*.safetensors")), *sorted(folder.glob("*.png"))):
+        out.print(f"  {one}")
 
 
 def _comparison(content: Mapping[str, Any], path: Path) -> None:
@@ -129,6 +150,23 @@ def _comparison(content: Mapping[str, Any], path: Path) -> None:
 def _verdicts(content: Mapping[str, Any], path: Path) -> None:
     title = f"{content['study']} at scale {content['scale']}, seed {content['seed']}"
     output.console().print(verdicts_table(title, map(Verdict.from_json, content["verdicts"])))
+
+
+def _studies_in(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The verdicts of each study in a folder that was given as --out, or in its `studies`."""
+    files = sorted((*folder.glob("*/verdicts.json"), *folder.glob("studies/*/verdicts.json")))
+    found = {file.parent: _content(file) for file in files}
+    return {place: content for place, content in found.items() if content.get("what") == "verdicts"}
+
+
+def _studies(found: Mapping[Path, Mapping[str, Any]], json: bool) -> None:
+    if json:
+        studies = {place.name: content for place, content in found.items()}
+        output.print_json({"what": "verdicts of studies", "studies": studies, "failed": {}})
+        return
+    for place, content in found.items():
+        output.console().print(f"{place}:")
+        _verdicts(content, place)
 
 
 def _page(content: Mapping[str, Any], path: Path) -> None:

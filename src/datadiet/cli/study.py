@@ -133,7 +133,7 @@ def _list(json: bool) -> None:
         table.add_column(heading)
     for name, study in entries:
         table.add_row(name, study.title, study.answers, ", ".join(map(str, study.claims)))
-    output.console().print(table)
+    output.console().print(output.whole_names(table))
 
 
 def verdicts_table(title: str, verdicts: Iterable[Verdict]) -> Table:

@@ -120,6 +120,8 @@ def _points(
                 textcoords="offset points",
                 va="center",
                 fontsize=SMALL,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # so that no line strikes it through
+                gid="value",
             )
     names = [label if line else f"{label} (no result)" for label, line in lines.items()]
     axes.set_xticks(range(len(names)), [wrapped(name, 14) for name in names])

@@ -86,8 +86,7 @@ def gallery(
         axes.plot([left + 0.06, left + wide - 0.06], [top - 0.02] * 2, color=INK, linewidth=0.9)
     for number, blocks in zip(numbers, rows, strict=True):
         y = top + number * pitch + 0.08
-        lines = wrapped(classes[number], 12).split("\n")
-        label = "\n".join(fitted(line, SIDE - 0.14, 10) for line in lines[:3])
+        label = fitted(str(classes[number]), SIDE - 0.14, 10, lines=3)
         axes.text(SIDE - 0.08, y + high / 2, label, ha="right", va="center", fontsize=10, gid="class")
         if not any(len(block) for block in blocks):
             axes.text(SIDE + 0.06, y + high / 2, "no example with a score", fontsize=SMALL, va="center")

@@ -55,7 +55,7 @@ def lines(
     low, high = _limits(spreads)
     axes.set_ylim(low, high)
     xs = sorted({x for line in found.values() for x in line})
-    _x_axis(axes, xs, log, ticks)
+    scale = _x_axis(axes, xs, log, ticks)
     styles = looks([*found, *across])
     if ordered:
         styles |= dict(zip(found, ramp(len(found)), strict=True))
@@ -72,6 +72,8 @@ def lines(
         else:
             ends.append(End(f"{label} (no result)", styles[label], None, None))
     label_ends(axes, ends, (low, high))
+    if scale:
+        xlabel = f"{xlabel[:-1]}, {scale})" if xlabel.endswith(")") else f"{xlabel} ({scale})"
     axes.set_xlabel(xlabel)
     axes.set_ylabel(f"{ylabel} (%)" if percent else ylabel)
     band = "standard deviation" if deviation else runs.PERCENTILES
@@ -108,28 +110,36 @@ def _limits(spreads: list[runs.Spread]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _x_axis(axes: Any, xs: list[float], log: bool, ticks: bool) -> None:
-    """The scale, and a tick at each x whose label has room."""
+def _x_axis(axes: Any, xs: list[float], log: bool, ticks: bool) -> str:
+    """The scale, and a tick at each x whose label has room; what is to be said of a scale that is not linear."""
     from matplotlib.ticker import NullLocator
 
+    scale = ""
     above = [x for x in xs if x > 0]
     if log and above:
         if above[0] == xs[0]:
             axes.set_xscale("log")
+            scale = "logarithmic"
         else:
             axes.set_xscale("symlog", linthresh=above[0], linscale=0.6)
+            scale = f"logarithmic from {_written(above[0])}"
     pad = 0.04
     axes.plot(xs, [axes.get_ylim()[0]] * len(xs), alpha=0, label="_range", scaley=False)
     axes.margins(x=pad)
     if not ticks:
-        return
+        return scale
     places = axes.transLimits.transform(axes.transScale.transform([(x, axes.get_ylim()[0]) for x in xs]))[:, 0]
     names, end = [], float("-inf")
     for x, place in zip(xs, places, strict=True):
-        name = f"{x:,.10g}" if x == int(x) else f"{x:.3g}"
+        name = _written(x)
         half = 0.0115 * len(name) + 0.008
         shown = place - half >= end
         names.append(name if shown else "")
         end = place + half if shown else end
     axes.set_xticks(xs, names)
     axes.xaxis.set_minor_locator(NullLocator())
+    return scale
+
+
+def _written(x: float) -> str:
+    return f"{x:,.10g}" if x == int(x) else f"{x:.3g}"

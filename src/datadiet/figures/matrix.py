@@ -46,6 +46,7 @@ def matrix(values: Any, names: Sequence[str], *, title: str | None = None, note:
         axes.text(place, row, text, ha="center", va="center", fontsize=SMALL, color=colour)
     bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
     bar.outline.set_visible(False)
+    axes.set_anchor("W")  # else they move to the bar, the farther the less height the heading leaves them
     heading(axes, title, note)
     return figure
 

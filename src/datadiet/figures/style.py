@@ -162,26 +162,29 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def heading(axes: Any, title: str | None, note: str | None = None) -> None:
-    """A title over the axes, wrapped, and a smaller line beneath it that says what is drawn."""
-    inches = axes.figure.get_figwidth() - 0.75
-    lines = wrapped(note, int(14.5 * inches)) if note else ""
-    if lines:
-        axes.annotate(
-            lines,
-            (0, 1),
-            (0, 6),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=SMALL,
-            va="bottom",
+    """A title over the axes and a smaller line beneath it that says what is drawn, both wrapped; drawn last of all.
+
+    They begin at the axes' left edge and may go on to the figure's right one. How far that is depends on what stands
+    left of the axes: it is measured once the figure is laid out, and again with them in it.
+    """
+    figure = axes.figure
+    beneath = None
+    if note:
+        beneath = axes.annotate(
+            "", (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=SMALL, va="bottom",
             gid="note",
-        )
-    if title:
-        axes.set_title(
-            wrapped(title, int(10.6 * inches)),
-            pad=10 + 14 * (lines.count("\n") + 1) if lines else 8,
-            fontweight="bold",
-        )
+        )  # fmt: skip
+        # The title keeps its room free; for itself the layout would make the axes smaller where a line is wider.
+        beneath.set_in_layout(not title)
+    for _ in range(2):
+        figure.draw_without_rendering()
+        room = (1 - axes.get_position().x0) * figure.get_figwidth() - 0.12
+        lines = broken(note, room, SMALL) if note else ""
+        if beneath is not None:
+            beneath.set_text(lines)
+        if title:
+            pad = 10 + 14 * (lines.count("\n") + 1) if lines else 8
+            axes.set_title(broken(title, room, TITLE, "bold"), pad=pad, fontweight="bold")
 
 
 def wrapped(text: str, width: int) -> str:
@@ -189,19 +192,37 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(str(text), width) or [""])
 
 
-def fitted(text: str, inches: float, size: float) -> str:
-    """The text, or as much of its beginning as fits into the width, with an ellipsis."""
+def broken(text: str, inches: float, size: float, weight: str = "normal") -> str:
+    """The text in lines that are no wider than that, in letters of this size."""
+    for width in range(len(str(text)), 1, -1):
+        lines = wrapped(text, width)
+        if all(_inches(line, size, weight) <= inches for line in lines.split("\n")):
+            return lines
+    return wrapped(text, 1)
+
+
+def fitted(text: str, inches: float, size: float, lines: int = 1) -> str:
+    """The text in at most so many lines of that width; of a longer one its beginning and its end, about an ellipsis.
+
+    Names of classes differ at the end as often as at the beginning.
+    """
+    for left in range(len(text), -1, -1):
+        first, last = text[: -(-left // 2)].rstrip(), text[len(text) - left // 2 :].lstrip()
+        part = text if left == len(text) else f"{first}…{last}"
+        if _inches(part, size) <= lines * inches:
+            found = broken(part, inches, size)
+            if found.count("\n") < lines:
+                return found
+    return "…"
+
+
+def _inches(text: str, size: float, weight: str = "normal") -> float:
+    """How wide a line is."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=size)
-
-    def fits(part: str) -> bool:
-        return bool(text_to_path.get_text_width_height_descent(part, font, ismath=False)[0] <= 72 * inches)
-
-    if fits(text):
-        return text
-    return next((part for end in range(len(text) - 1, 0, -1) if fits(part := text[:end] + "…")), "…")
+    font = FontProperties(size=size, weight=weight)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
 
 
 def percent(fraction: float) -> str:
