@@ -63,8 +63,11 @@ def batch_gradients(
     """(n, W) gradients of each batch's mean loss with respect to all trainable weights, in float32 or better.
 
     Args:
+        model: the network, which is left as it was.
+        batches: (inputs, labels) of each; inputs a tensor, or a dict for a network that takes several.
         training: in training mode, as a step would see them (batch norm uses the batch's statistics); buffers and
             modes are put back. False: in eval mode.
+        task: what the loss is of.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     if any(t.is_inference() for t in (*model.parameters(), *model.buffers())):

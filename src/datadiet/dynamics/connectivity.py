@@ -132,11 +132,16 @@ def linear_path(
     """Losses and errors along the line between two networks of one architecture.
 
     Args:
+        first, second: the networks, which are left as they are.
         inputs, labels: (N, …) and (N,), without augmentation, original labels.
-        alphas: points beside the two ends; 1 is `first`.
+        alphas: points beside the two ends; 1 is `first`, 0 is `second`.
         statistics: batch norm's, at points between the ends: "interpolated" or "re-estimated" on `estimate_on`,
             batches of training inputs.
         batch: examples a forward pass.
+        task: what losses and errors are of.
+
+    Returns:
+        A Path: loss and error of each example, rows by ascending alpha, so that `second` comes first.
     """
     if statistics not in STATISTICS:
         raise DatadietError(f"statistics {statistics!r}", where="statistics", fix=f"one of {', '.join(STATISTICS)}")
