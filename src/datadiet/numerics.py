@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # second, jobs of one thread side by side do more steps a second than one job on all cores.
 WORTH_HALF = 4e8
 WORTH_THREADS = 2e10
+_SWITCHES = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ class Numerics:
 
 @contextmanager
 def as_before() -> Iterator[None]:
-    """Threads, random state, precision and determinism as they were, afterwards: the process may be the user's own."""
+    """Threads, random state, precision and determinism as they were, afterwards: the process may be the user's own.
+
+    Within, none of the caller's autocast, inference mode and default dtype.
+    """
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     flags = (cudnn.benchmark, cudnn.deterministic)
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -97,7 +102,7 @@ def as_before() -> Iterator[None]:
     started = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if started else []
     try:
-        with _precision_kept(), torch.random.fork_rng(devices=devices):
+        with _precision_kept(), usual(), torch.random.fork_rng(devices=devices):
             yield
     finally:
         if not started and torch.cuda.is_available():
@@ -113,13 +118,33 @@ def as_before() -> Iterator[None]:
 
 
 @contextmanager
+def usual() -> Iterator[None]:
+    """What a process starts with: gradients are taken, and in float32 where nothing else is said.
+
+    A caller's autocast would reach the products of our backward passes, and its results stay in the store as float32.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def exact() -> Iterator[None]:
     """Products of float32 in float32 for the block, whatever the process allows otherwise.
 
     By default PyTorch's convolutions on a GPU round to TensorFloat-32, which keeps three digits; matrix products do so,
-    and on some CPUs round to bfloat16, where the user allowed it.
+    and on some CPUs round to bfloat16, where the user allowed it. The switches are the process's: one thread at a time.
     """
-    with _precision_kept():
+    with _SWITCHES, _precision_kept():
         _set_exact()
         yield
 

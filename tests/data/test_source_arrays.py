@@ -119,6 +119,15 @@ def test_arrays_and_tensors_are_taken_in_pairs():
     assert tensors.fingerprint == whole.fingerprint
 
 
+def test_classes_that_no_example_has_are_named(caplog):
+    data = load((X, Y + 1))
+    assert data.classes == tuple(map(str, range(int(Y.max()) + 2)))
+    assert f"no example is of class 0; classes are counted from 0, and each of the {Y.max() + 2} becomes" in caplog.text
+    caplog.clear()
+    load((X, Y))
+    assert caplog.text == ""
+
+
 GIVEN = {
     "bytes": lambda: X.copy(),
     "floats": lambda: X.astype(np.float32),

@@ -279,7 +279,28 @@ def test_a_modules_extra_state_is_the_nearer_ends() -> None:
 
 def test_labels_of_any_integer_kind_are_taken() -> None:
     a, b, (x, y) = network(0), network(1), data()
-    assert np.array_equal(linear_path(a, b, x, y.int()).loss, linear_path(a, b, x, y).loss)
+    want = linear_path(a, b, x, y).loss
+    for labels in (y.int(), y.to(torch.uint8), y.numpy(), y.tolist()):
+        assert np.array_equal(linear_path(a, b, x, labels).loss, want)
+
+
+class Several(nn.Module):
+    def __init__(self, seed: int, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = network(seed), kind
+
+    def forward(self, x: Tensor, more: Tensor) -> Any:
+        logits = self.net(x) + more
+        return {"logits": logits} if self.kind == "dict" else logits
+
+
+@pytest.mark.parametrize("kind", ["dict", "tensor"])
+def test_networks_of_several_inputs_and_outputs_with_logits_are_run(kind: str) -> None:
+    a, b, (x, y) = network(0), network(1), data()
+    want = linear_path(a, b, x, y, 0.5).loss
+    more, ends = torch.zeros(len(x), 1), (Several(0, kind), Several(1, kind))
+    for inputs in ((x, more), {"x": x, "more": more}):
+        assert np.array_equal(linear_path(*ends, inputs, y, 0.5, batch=4).loss, want)
 
 
 def test_a_network_with_the_old_weight_norm_is_refused_or_run_first_without_gradients() -> None:
@@ -364,6 +385,9 @@ def test_bad_input_is_said_in_words() -> None:
         linear_path(network(0), network(1), x, y, statistics="re-estimated", estimate_on=[])
     with pytest.raises(DatadietError, match="no examples"):
         linear_path(network(0), network(1), x[:0], y[:0])
+    for labels, said in ((y[:, None], "one class number"), (y - 100, "labels from -100"), (y > 0, "type bool")):
+        with pytest.raises(DatadietError, match=said):
+            linear_path(network(0), network(1), x, labels)
     with pytest.raises(DatadietError, match="midpoint"):
         linear_path(network(0), network(1), x, y, [0.3]).per_example()
     with pytest.raises(DatadietError, match="ascend"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,32 @@ def test_runs_of_every_seed_are_tested_on_the_same_examples(tmp_path: Path) -> N
     tested = [store.run(name).evaluations() for name in store.runs()]
     assert len(tested) == 2
     assert tested[0] == tested[1]
+
+
+@contextlib.contextmanager
+def by_default(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda: torch.autocast("cpu", torch.bfloat16), torch.no_grad, torch.inference_mode,
+        lambda: by_default(torch.float64),
+    ],
+)  # fmt: skip
+def test_what_is_on_around_a_call_is_no_part_of_it(tmp_path: Path, around: Any) -> None:
+    options: dict[str, Any] = {"recipe": RECIPE, "scores": ["el2n", "grand", "forgetting"], "runs": 1, "at": "2ep"}
+    dd.score(tiny(), setup=setup(tmp_path / "plain"), **options)
+    with around():
+        before = torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), torch.get_default_dtype()
+        dd.score(tiny(), setup=setup(tmp_path / "within"), **options)
+        assert (torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), torch.get_default_dtype()) == before
+    assert results(tmp_path / "within") == results(tmp_path / "plain")
 
 
 def test_a_subset_run_does_as_many_steps_as_full_data(tmp_path: Path, stretches: list[tuple[int, int]]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive_loop import error, naive
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from datadiet.errors import DatadietError
 from datadiet.gradients import RULES, Rule, grand, grand_loader, register_rule
@@ -47,6 +50,22 @@ def test_losses_of_every_shape_mean_the_loss_of_the_example() -> None:
     assert error(grand(model, x, targets, loss=nn.MSELoss()), naive(model, x, targets, F.mse_loss)) < 1e-9
     each = lambda z, t: (z - t).square()  # noqa: E731
     assert error(grand(model, x, targets, loss=each), naive(model, x, targets, each)) < 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), scale=st.floats(0.1, 15), classes=st.integers(2, 12))
+def test_norms_of_what_a_network_is_sure_of_keep_their_digits_in_float32(seed: int, scale: float, classes: int) -> None:
+    """In closed form: ‖error vector‖·√(‖x‖² + 1), the label's error being the sum of the others."""
+    torch.manual_seed(seed)
+    model, x = nn.Linear(4, classes), torch.randn(8, 4)
+    model.weight.data.normal_(0, scale)
+    logits = F.linear(x.double(), model.weight.double(), model.bias.double()).detach()
+    y = logits.argmax(1)
+    others = (logits - logits.gather(1, y[:, None])).scatter(1, y[:, None], -torch.inf).exp()
+    wrong = others / (1 + others.sum(1, keepdim=True))
+    norms = (wrong.square().sum(1) + wrong.sum(1).square()).sqrt() * (x.double().square().sum(1) + 1).sqrt()
+    there = norms > 1e-18  # whose squares float32 holds
+    assert error(grand(model, x, y)[there], norms[there]) < 1e-4
 
 
 def test_groups_add_up_to_the_whole() -> None:
@@ -241,6 +260,73 @@ class Gain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gain
+
+
+def test_a_loader_whose_generator_is_somebody_elses_too_leaves_it_as_it_was() -> None:
+    model, (x, y) = network(), data()
+    generator = torch.Generator().manual_seed(5)
+    before = generator.get_state()
+    found = grand_loader(model, DataLoader(TensorDataset(x, y), 4, generator=generator))
+    assert error(found, grand(model, x, y)) < 1e-12
+    assert torch.equal(generator.get_state(), before)
+
+
+class Stream(IterableDataset):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(zip(*data(), strict=True))
+
+
+def test_no_batch_of_a_stream_is_dropped_and_labels_may_be_arrays_and_lists() -> None:
+    model, (x, y) = network(), data()
+    whole = grand(model, x, y)
+    assert error(grand_loader(model, DataLoader(Stream(), 4, drop_last=True)), whole) < 1e-12
+    for labels in (y.numpy(), y.tolist(), list(y)):
+        assert error(grand_loader(model, [(x, labels)]), whole) < 1e-12
+    with pytest.raises(DatadietError, match="batches have no size of their own"):
+        grand_loader(model, DataLoader(TensorDataset(x, y), batch_sampler=[[0, 1], [2]]))
+
+
+def test_pairs_of_outputs_and_labels_that_broadcast_are_refused() -> None:
+    model, x = nn.Linear(3, 1), torch.randn(6, 3)
+    each = lambda z, t: (z - t).square()  # noqa: E731
+    with pytest.raises(DatadietError, match=r"returns shape \(6, 6\) for 6 examples and \(1, 1\) for one"):
+        grand(model, x, torch.randn(6), loss=each)
+    with pytest.raises(DatadietError, match="a column for each class"):
+        grand(model, x, torch.zeros(6, dtype=torch.int64))
+    y = torch.randn(6, 1)
+    assert error(grand(model, x, y, loss=each), naive(model, x, y, F.mse_loss)) < 1e-5
+
+
+def test_a_hook_on_a_weight_is_said_not_to_be_followed(caplog: pytest.LogCaptureFixture) -> None:
+    model, (x, y) = network(), data()
+    plain = grand(model, x, y)
+    model[4].weight.register_hook(lambda gradient: 0 * gradient)
+    assert torch.equal(grand(model, x, y), plain)
+    assert "the gradient hook on 4.weight is not followed" in caplog.text
+
+
+def test_a_network_made_under_inference_mode_is_refused_and_left_as_it_was() -> None:
+    with torch.inference_mode():
+        model = nn.Linear(3, 2)
+    with pytest.raises(DatadietError, match=r"made under torch\.inference_mode"):
+        grand(model, torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_threads_leave_the_switches_of_the_process_as_they_were() -> None:
+    def work(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        x = torch.randn(8, 6)
+        return grand(nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)), x, torch.arange(8) % 3)
+
+    before = torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled
+    model, (x, y) = network(), data()
+    want = naive(model, x, y)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(24)))
+        for norms in pool.map(lambda _: grand(model, x, y), range(8)):  # one network in all of them
+            assert error(norms, want) < 1e-9
+    assert (torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.enabled) == before
 
 
 def test_a_rule_of_ones_own() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datadiet.errors import DatadietError
-from datadiet.scores import SCORES, Score, el2n, loss, score
+from datadiet.scores import SCORES, Score, el1n, el2n, entropy, loss, margin_max, margin_sum, score
 from datadiet.scores.el2n import error_norm
 
 
@@ -88,6 +88,49 @@ def test_the_loss_is_minus_the_log_of_the_labels_probability():
     powers = np.exp(logits.numpy())
     naive = -np.log(powers[np.arange(40), labels] / powers.sum(1))
     np.testing.assert_allclose(loss(logits, labels).numpy(), naive, rtol=1e-10)
+
+
+def test_the_loss_of_the_easiest_is_theirs_and_ranks_as_el1n():
+    margins = torch.arange(0, 80.25, 0.25)
+    logits = torch.zeros(len(margins), 10)
+    logits[:, 1] = margins
+    labels = torch.ones(len(margins), dtype=torch.int64)
+    values = loss(logits, labels)
+    np.testing.assert_allclose(values.numpy(), np.log1p(9 * np.exp(-margins.double().numpy())), rtol=1e-4)
+    assert torch.equal(values.argsort(), el1n(logits, labels).argsort())
+
+
+@pytest.mark.parametrize("function", [el2n, loss, el1n, margin_max, margin_sum])
+def test_labels_of_any_integer_type_and_arrays_are_taken(function):
+    logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    want = function(logits, labels)
+    for given_ in (labels.int(), labels.to(torch.uint8), labels.numpy(), labels.tolist()):
+        assert torch.equal(function(logits, given_), want)
+    assert torch.equal(function(logits.numpy(), labels), want)
+
+
+@pytest.mark.parametrize("function", [el2n, loss, el1n, margin_max, margin_sum])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.tensor([0, 1]), r"labels of shape \(2,\) and type int64 for logits of shape \(4, 3\)"),
+        (torch.zeros(4, 1, dtype=torch.int64), "give one class number an example"),
+        (torch.eye(3)[[0, 1, 2, 0]], "not one-hot"),
+        (torch.tensor([0.0, 1, 2, 0]), "type float32"),
+        (torch.tensor([0, 1, 3, 0]), "labels from 0 to 3 for 3 columns of logits"),
+        (torch.tensor([0, 1, -100, 0]), "labels from -100 to 1"),
+        (["cat"] * 4, "labels are list, not numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_in_words(function, labels, words):
+    with pytest.raises(DatadietError, match=words):
+        function(torch.randn(4, 3), labels)
+
+
+@pytest.mark.parametrize("function", [el2n, loss, el1n, margin_max, margin_sum, entropy])
+def test_one_column_of_logits_is_refused_in_words(function):
+    with pytest.raises(DatadietError, match="a column for each class; of two classes"):
+        function(torch.randn(4, 1), torch.zeros(4, dtype=torch.int64))
 
 
 def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it():

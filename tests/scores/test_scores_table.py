@@ -100,6 +100,8 @@ def test_the_area_under_the_curve_is_scikit_learns(seed, tied, positives):
     assert area_under_roc(values, positive) == pytest.approx(roc_auc_score(positive, values))
     with_holes, marks = np.append(values, [np.nan, np.nan]), np.append(positive, [True, False])
     assert area_under_roc(with_holes, marks) == pytest.approx(area_under_roc(values, positive))
+    infinite = np.where(values > np.sort(values)[-4], np.inf, values)
+    assert area_under_roc(infinite, positive) == pytest.approx(area_under_roc(np.minimum(infinite, 99), positive))
 
 
 def test_auroc_asks_whether_corrupted_labels_are_harder_also_where_lower_is_harder():
@@ -149,6 +151,13 @@ def test_values_come_in_run_order_and_are_read_once():
     assert table.values("el2n").tolist() == [[0.0] * 4, [1.0] * 4, [2.0] * 4]
     table.mean("el2n"), table.sem("el2n")
     assert read == [0, 1, 2]
+
+
+def test_a_tables_values_cannot_be_written_to_by_mistake():
+    table = _table({("el2n", 5): _values()})
+    with pytest.raises(ValueError, match="read-only"):
+        table.values("el2n")[:] *= -1
+    np.testing.assert_array_equal(table.values("el2n"), _values())
 
 
 def test_a_score_is_found_by_name_and_step_and_the_last_step_is_the_default():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,38 @@ def test_what_does_not_fit_is_refused_in_words(indices, rows, labels, words):
 def test_only_scores_of_a_trajectory_can_be_watched():
     with pytest.raises(DatadietError, match="el2n is no score of a trajectory"):
         dd.Watch(5, ["el2n"])
+
+
+def test_a_batch_that_is_no_numbers_is_right_for_no_class():
+    watch = dd.Watch(4)
+    for _ in range(3):
+        watch.update([0, 1, 2, 3], torch.full((4, 3), torch.nan), [0, 1, 2, 0])
+    assert watch.result()["never_learned"].tolist() == [1, 1, 1, 1]
+    assert watch.result()["correctness"].tolist() == [0, 0, 0, 0]
+
+
+def test_a_watch_may_be_made_and_updated_under_inference_mode():
+    with torch.inference_mode():
+        watch = dd.Watch(3)
+        watch.update([0, 1], torch.eye(3)[:2], [0, 2])
+    same = dd.Watch(3)
+    same.update([0, 1], torch.eye(3)[:2], [0, 2])
+    for one in (watch, same):
+        one.update([2, 0], torch.eye(3)[:2], [0, 2])
+        one.end_epoch()
+    for name, values in same.result().items():
+        np.testing.assert_array_equal(watch.result()[name], values)
+
+
+def test_a_table_can_be_pickled_and_is_of_its_time():
+    watch = dd.Watch(3, "forgetting")
+    watch.update([0, 1, 2], torch.eye(3), [0, 1, 2])
+    watch.end_epoch()
+    table = watch.table()
+    again = pickle.loads(pickle.dumps(table))
+    np.testing.assert_array_equal(again.values("forgetting"), table.values("forgetting"))
+    watch.update([0], torch.eye(3)[:1], [2])
+    assert table.labels.tolist() == [0, 1, 2]
 
 
 FITS = ([0, 4, 2], [[1.0, 2, 3], [3, 2, 1], [0, 1, 0]], [1, 2, 0])

@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 from datadiet.errors import DatadietError
 from datadiet.selection import Subset, select
@@ -120,6 +121,12 @@ def test_a_class_too_small_for_the_balance_is_named():
             select(np.arange(48.0), 0.5, labels=labels, class_names=names, balanced=True)
         with pytest.raises(DatadietError, match=rf"{said} has 8 examples; a window from offset 0\.5 that keeps 6"):
             select(np.arange(48.0), 0.25, "window", offset=0.5, labels=labels, class_names=names, balanced=True)
+
+
+def test_scores_may_be_a_tensor_of_any_kind():
+    scores = torch.arange(40.0)
+    for given_ in (scores.clone().requires_grad_(), scores.bfloat16(), scores.half(), scores.double()):
+        assert select(given_, 0.25).indices.tolist() == list(range(30, 40))
 
 
 def test_options_and_names_are_checked_before_anything_is_chosen():

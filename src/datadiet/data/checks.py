@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -11,6 +12,8 @@ import numpy as np
 
 from datadiet.data.content import Inputs, chunks
 from datadiet.errors import DatadietError
+
+log = logging.getLogger(__name__)
 
 
 def check_labels(labels: Any, rows: int, classes: int | None, *, where: str) -> np.ndarray:
@@ -64,6 +67,14 @@ def count_up(values: Any, rows: int, *, where: str) -> np.ndarray:
             f"label {labels.max()} in row {labels.argmax()} is out of range: more classes than examples",
             where=where,
             fix="number the classes from 0",
+        )
+    empty = np.flatnonzero(np.bincount(labels) == 0)
+    if len(empty):
+        log.warning(
+            "%s: no example is of class %s; classes are counted from 0, and each of the %d becomes an output",
+            where,
+            ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else ""),
+            labels.max() + 1,
         )
     return labels
 

@@ -23,9 +23,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from datadiet.errors import DatadietError, Diverged
+from datadiet.gradients.losses import logits_of
 from datadiet.numerics import exact
+from datadiet.scores.probability import prepared
 from datadiet.task import Task, classification
 from datadiet.training.checkpoint import load_whole, whole_state
 from datadiet.training.evaluate import evaluation
@@ -79,11 +82,11 @@ def above_line(alphas: Any, values: Any) -> np.ndarray:
     return out
 
 
-def check_alphas(alphas: Sequence[float]) -> list[float]:
+def check_alphas(alphas: float | Sequence[float]) -> list[float]:
     """The alphas with both ends, ascending."""
-    inner = sorted({float(a) for a in alphas})
+    inner = sorted({float(a) for a in np.atleast_1d(alphas)})
     if not inner or not all(0 <= a <= 1 for a in inner):
-        raise DatadietError(f"alphas {list(alphas)}", where="alphas", fix="numbers from 0 to 1, such as 0.5")
+        raise DatadietError(f"alphas {inner}", where="alphas", fix="numbers from 0 to 1, such as 0.5")
     return sorted({0.0, 1.0, *inner})
 
 
@@ -125,7 +128,7 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
 
 
 def linear_path(
-    first: nn.Module, second: nn.Module, inputs: Tensor, labels: Tensor, alphas: Sequence[float] = (0.5,), *,
+    first: nn.Module, second: nn.Module, inputs: Any, labels: Any, alphas: float | Sequence[float] = (0.5,), *,
     statistics: str = "interpolated", estimate_on: Iterable[Tensor] | None = None, batch: int = 512,
     task: Task = classification,
 ) -> Path:  # fmt: skip
@@ -133,7 +136,8 @@ def linear_path(
 
     Args:
         first, second: the networks, which are left as they are.
-        inputs, labels: (N, …) and (N,), without augmentation, original labels.
+        inputs, labels: (N, …) and (N,), without augmentation, original labels; a tuple or a dict of inputs where the
+            network takes several.
         alphas: points beside the two ends; 1 is `first`, 0 is `second`.
         statistics: batch norm's, at points between the ends: "interpolated" or "re-estimated" on `estimate_on`,
             batches of training inputs.
@@ -148,17 +152,33 @@ def linear_path(
     training = None if statistics == "interpolated" else list(() if estimate_on is None else estimate_on)
     if training == []:
         raise DatadietError("no batches to estimate statistics on", where="estimate_on", fix="give training inputs")
-    if not len(inputs):
+    count = len(tree_leaves(inputs)[0])
+    if not count:
         raise DatadietError("no examples to take losses of", where="inputs", fix="give at least one")
     points = check_alphas(alphas)
+    labels = torch.as_tensor(labels)
     if not labels.is_floating_point() and labels.dtype != torch.bool:
         labels = labels.long()
     check_alike(first.state_dict(), second.state_dict())
     model = _copied(first)
     ends = whole_state(first), whole_state(second)
 
+    def outputs(rows: slice) -> Tensor:
+        some = tree_map(lambda t: t[rows], inputs)
+        if isinstance(some, dict):
+            found = model(**some)
+        else:
+            found = model(*some) if isinstance(some, (tuple, list)) else model(some)
+        try:
+            return logits_of(found)
+        except DatadietError as error:
+            raise DatadietError(error.what, where="model", fix="wrap it in one that returns the logits") from None
+
     def logits() -> Tensor:
-        return torch.cat([model(inputs[i : i + batch]) for i in range(0, len(inputs), batch)]).float()
+        found = torch.cat([outputs(slice(i, i + batch)) for i in range(0, count, batch)]).float()
+        if task is classification:
+            prepared(found, labels)  # refuses what does not fit
+        return found
 
     with exact():
         found = list(along(model, *ends, points, logits, labels, training=training, task=task))

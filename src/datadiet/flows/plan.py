@@ -21,7 +21,7 @@ from datadiet.flows.arguments import whole
 from datadiet.flows.network import network_of
 from datadiet.flows.tasks import RESUME_EVERY, RunTask
 from datadiet.machine import expanded
-from datadiet.numerics import Numerics, resolve
+from datadiet.numerics import Numerics, resolve, usual
 from datadiet.scores import SCORES
 from datadiet.seeds import digest
 from datadiet.steps import Step
@@ -220,6 +220,7 @@ def check_seed(seed: int, *, where: str = "--seed") -> int:
     return int(seed)  # numpy's are not JSON
 
 
+@usual()
 def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Network:
     """Build the network once, run two examples through it, and count. Refuses one that does not fit the data.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from datadiet.errors import DatadietError
 from datadiet.gradients.rules import Rule, rule_for
 
 Owned = dict[str, tuple[nn.Parameter, str]]  # a rule's local name -> the parameter, and which part of it
@@ -63,6 +64,11 @@ def trainable(walk: Walk) -> dict[str, nn.Parameter]:
 def borrowed(walk: Walk, *, evaluate: bool) -> Iterator[None]:
     """The model frozen and in eval mode (or as it is), exactly as before afterwards."""
     modules = [module for _, module in walk]
+    if any(p is not None and p.is_inference() for m in modules for p in m._parameters.values()):
+        raise DatadietError(
+            "the network was made under torch.inference_mode, and its weights have no gradients", where="model",
+            fix="make it, or load it, outside of inference_mode",
+        )  # fmt: skip
     modes = [(m, m.training) for m in modules if m.training]
     flags = [p for m in modules for p in m._parameters.values() if p is not None and p.requires_grad]
     held = [(m._buffers, dict(m._buffers)) for m in modules]

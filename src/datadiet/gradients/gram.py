@@ -28,6 +28,7 @@ Forward = Callable[[nn.Module, Any], Any]
 MEMORY = 2**28
 
 
+@exact()
 def ntk(
     model: nn.Module, inputs: Any, *, forward: Forward | None = None, mode: str = "eval", memory: int = MEMORY
 ) -> Tensor:
@@ -70,7 +71,7 @@ def ntk(
             return _logits(model(**given))
         return _logits(model(*given) if isinstance(given, (tuple, list)) else model(given))
 
-    with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         inputs = tree_map(ordinary, inputs)
         ruled = ruled_modules(walk, targets)
         plan = plan_for(model, call, lambda pick: _rows(inputs, pick), count, targets, walk, ruled, forward)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -38,6 +40,9 @@ def grand_loader(
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed for its workers
         for number, batch in enumerate(_in_order(loader)):
             inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
+            if isinstance(labels, (np.ndarray, list)):
+                with suppress(TypeError, ValueError, RuntimeError):  # it may be for a loss of the caller's own
+                    labels = torch.as_tensor(labels)
             inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))
             found.append(grand(model, inputs, labels, **options))
     if not found:
@@ -48,15 +53,19 @@ def grand_loader(
 
 
 def _in_order(loader: Iterable[Any]) -> Iterable[Any]:
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+    if not isinstance(loader, DataLoader):
         return loader
-    sampler = loader.sampler
-    plain = isinstance(sampler, SequentialSampler) and not loader.drop_last and loader.batch_size is not None
-    if plain:
+    sampler, stream = loader.sampler, isinstance(loader.dataset, IterableDataset)
+    # One with a generator, which may be that of the caller's training, would draw a seed from it.
+    kept = not loader.drop_last and loader.generator is None
+    if kept and (stream or (isinstance(sampler, SequentialSampler) and loader.batch_size is not None)):
         return loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    whole = isinstance(sampler, (SequentialSampler, RandomSampler)) or len(sampler) == len(loader.dataset)  # type: ignore[arg-type]
-    if size is None or not whole:
+    if size is None:
+        raise DatadietError(
+            "the loader's batches have no size of their own", where="loader", fix="make one with batch_size=…"
+        )
+    if not (stream or isinstance(sampler, (SequentialSampler, RandomSampler)) or len(sampler) == len(loader.dataset)):  # type: ignore[arg-type]
         raise DatadietError(
             f"the loader's {type(sampler).__name__} draws its own choice of examples, so dataset order is not defined",
             where="loader", fix="wrap the examples in torch.utils.data.Subset and load that",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datadiet.errors import DatadietError
+from datadiet.task import classification
 
 Loss = Callable[[Any, Any], Tensor]
 IGNORED = -100
@@ -44,6 +45,11 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
             f"outputs of shape {tuple(outputs.shape)}: the default loss takes (B, C), or (B, T, C) for tokens",
             where="loss", fix="pass loss=nn.CrossEntropyLoss() for outputs (B, C, H, W)",
         )  # fmt: skip
+    if outputs.shape[-1] < 2:
+        raise DatadietError(
+            f"outputs of shape {tuple(outputs.shape)}: cross-entropy takes a column for each class", where="loss",
+            fix="pass loss=nn.BCEWithLogitsLoss(), or what the network is trained by",
+        )  # fmt: skip
     if labels.is_floating_point():
         if labels.shape != outputs.shape:
             raise _mismatch(outputs, labels)
@@ -51,9 +57,9 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     else:
         if labels.shape != outputs.shape[:-1]:
             raise _mismatch(outputs, labels)
-        losses = F.cross_entropy(
-            outputs.flatten(0, -2), labels.flatten().long(), reduction="none", ignore_index=IGNORED
-        ).view(labels.shape)
+        losses = classification.exact(outputs, labels.long().clamp_min(0))
+        if labels.dim() > 1:
+            losses = torch.where(labels == IGNORED, 0.0, losses)
     return losses if losses.dim() == 1 else losses.flatten(1).sum(1)
 
 
@@ -84,6 +90,19 @@ def _mismatch(outputs: Tensor, labels: Tensor) -> DatadietError:
     )  # fmt: skip
 
 
+def _refuse_pairs(
+    loss: Loss, outputs: Any, labels: Any, losses: Tensor, slicer: Callable[[Any, slice], Any]
+) -> None:  # fmt: skip
+    """Refuse a loss of each example with each other's label, which outputs (B, 1) and labels (B,) broadcast to."""
+    with torch.no_grad():
+        alone = loss(slicer(outputs, slice(0, 1)), slicer(labels, slice(0, 1)))
+    if alone.shape[1:] != losses.shape[1:]:
+        raise DatadietError(
+            f"the loss returns shape {tuple(losses.shape)} for {len(losses)} examples and {tuple(alone.shape)} for one",
+            where="loss", fix="give outputs and labels of one shape, such as (B, 1) both",
+        )  # fmt: skip
+
+
 def total_loss(loss: Loss, outputs: Any, labels: Any, count: int, slicer: Callable[[Any, slice], Any]) -> Tensor:
     """The sum over examples of each one's loss.
 
@@ -106,6 +125,8 @@ def total_loss(loss: Loss, outputs: Any, labels: Any, count: int, slicer: Callab
                     f"the loss returns shape {tuple(losses.shape)} for {count} examples", where="loss",
                     fix="return one number an example",
                 )  # fmt: skip
+            if losses.dim() > 1 and count > 1:
+                _refuse_pairs(loss, outputs, labels, losses, slicer)
             return losses.sum()
         if count == 1:
             return losses

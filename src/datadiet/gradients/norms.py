@@ -28,6 +28,7 @@ Forward = Callable[[nn.Module, Any], Any]
 MEMORY = 2**28
 
 
+@exact()
 def grand(
     model: nn.Module, inputs: Any, labels: Any, *, loss: Loss | None = None, mode: str = "eval", per: Per | None = None,
     last_layer: bool | str = False, check: bool = False, forward: Forward | None = None, chunk: int | None = None,
@@ -69,10 +70,12 @@ def grand(
         named = _of_last_layer(job.model, named, last_layer)
     if not named:
         raise DatadietError("the model has no trainable parameter", where="model", fix="unfreeze some of them")
+    if hooked := next((name for name, p in named.items() if p._backward_hooks), None):
+        log.warning("the gradient hook on %s is not followed: norms are of the loss's own gradients", hooked)
     device = next((t.device for t in tree_leaves(inputs) if isinstance(t, Tensor)), torch.device("cpu"))
     dtype = torch.float64 if any(p.dtype == torch.float64 for p in named.values()) else torch.float32
     groups = _groups(per, named)
-    with exact(), torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
         if count == 0:
             squared = {id(p): torch.zeros(0, dtype=dtype, device=device) for p in named.values()}
         else:

@@ -49,7 +49,7 @@ class Cartography:
         return {
             "confidence": (1 - self.mean + unseen).float(),
             "variability": (self.squares.clamp_min(0) / self.visits).sqrt().float(),
-            "correctness": self.right / self.visits,
+            "correctness": self.right.float() / self.visits,
         }
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
-from datadiet.scores.probability import missing
+from datadiet.scores.probability import missing, prepared
 from datadiet.task import Task, classification
 
 
@@ -23,4 +23,4 @@ def el1n(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification
     Returns:
         (B,) in [0, 2], float32 or better; higher is harder.
     """
-    return missing(logits, labels, task).mul_(2)
+    return missing(*prepared(logits, labels), task).mul_(2)

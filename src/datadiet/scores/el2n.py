@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.probability import prepared
 from datadiet.task import Task, classification
 
 
@@ -19,7 +20,7 @@ def el2n(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification
     Returns:
         (B,) in [0, √2], float32 or better.
     """
-    return error_norm(logits, labels, task)
+    return error_norm(*prepared(logits, labels), task)
 
 
 def error_norm(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
-from datadiet.scores.probability import widened
+from datadiet.scores.probability import columns
 
 
 @score("entropy", needs="logits")
@@ -21,7 +21,7 @@ def entropy(logits: torch.Tensor, labels: torch.Tensor | None = None) -> torch.T
     Returns:
         (B,) in [0, log C], in nats, float32 or better; higher is harder.
     """
-    wide = widened(logits)
+    wide = columns(logits)
     others = torch.softmax(wide, 1)
     others.scatter_(1, wide.argmax(1, keepdim=True), 0.0)
     rest = others.sum(1)

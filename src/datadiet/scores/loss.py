@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.probability import prepared
 from datadiet.task import Task, classification
 
 
 @score("loss", needs="logits")
 def loss(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification) -> torch.Tensor:
-    """Loss: the cross-entropy of a network in eval mode.
+    """Loss: the cross-entropy of a network in eval mode, with all its digits where it is small.
 
     Args:
         logits: (B, C); labels: (B,).
@@ -18,5 +19,4 @@ def loss(logits: torch.Tensor, labels: torch.Tensor, task: Task = classification
     Returns:
         (B,) float32 or better.
     """
-    wide = logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
-    return task.loss(wide, labels)
+    return task.exact(*prepared(logits, labels))

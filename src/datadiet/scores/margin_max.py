@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
-from datadiet.scores.probability import widened
+from datadiet.scores.probability import prepared
 from datadiet.task import Task, classification
 
 
@@ -23,6 +23,7 @@ def margin_max(logits: torch.Tensor, labels: torch.Tensor, task: Task = classifi
     Returns:
         (B,) in [0, 2], float32 or better; higher is harder (a margin itself would be higher for easier examples).
     """
-    errors = task.error(widened(logits), labels)
+    wide, labels = prepared(logits, labels)
+    errors = task.error(wide, labels)
     sums = -errors.gather(1, labels[:, None])[:, 0]
     return sums.add_(errors.amax(1))  # the label's own error is never above 0

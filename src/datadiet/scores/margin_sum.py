@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from datadiet.scores.base import score
-from datadiet.scores.probability import missing
+from datadiet.scores.probability import missing, prepared
 from datadiet.task import Task, classification
 
 
@@ -24,4 +24,5 @@ def margin_sum(logits: torch.Tensor, labels: torch.Tensor, task: Task = classifi
     Returns:
         (B,) in [0, C], float32 or better; higher is harder.
     """
-    return missing(logits, labels, task).mul_(logits.shape[1])
+    wide, labels = prepared(logits, labels)
+    return missing(wide, labels, task).mul_(wide.shape[1])

@@ -75,10 +75,11 @@ class ScoreTable:
         return self._key(name, at)[1]
 
     def values(self, name: str, at: str | int | None = None) -> np.ndarray:
-        """(runs, N) float32, one row a run in run order."""
+        """(runs, N) float32, one row a run in run order; the table's own, which cannot be written to."""
         key = self._key(name, at)
         if key not in self._cache:
             self._cache[key] = np.stack([load() for load in self.shards[key]])
+            self._cache[key].setflags(write=False)  # it is what all else is computed from
         return self._cache[key]
 
     def mean(self, name: str, at: str | int | None = None) -> np.ndarray:
@@ -211,7 +212,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def area_under_roc(values: np.ndarray, positive: np.ndarray) -> float:
     """Probability that a positive ranks above a negative, ties by half; NaN values count as neither."""
-    there = np.isfinite(values)
+    there = ~np.isnan(values)
     values, positive = values[there], positive[there]
     positives = int(positive.sum())
     negatives = len(positive) - positives

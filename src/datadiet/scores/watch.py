@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -42,8 +43,9 @@ class Watch:
             raise DatadietError(f"{n!r} examples", where="Watch", fix="give the size of the training set")
         n = int(n)
         self.n, self.device, self.epochs = n, torch.device(device), 0
-        self._followed = {name: SCORES.get(name).compute(n, self.device) for name in scores or names}
-        self._labels = torch.full((n,), -1, dtype=torch.int64, device=self.device)
+        with torch.inference_mode(False):  # tensors made under it could never be added to outside of it
+            self._followed = {name: SCORES.get(name).compute(n, self.device) for name in scores or names}
+            self._labels = torch.full((n,), -1, dtype=torch.int64, device=self.device)
         self._history: dict[tuple[str, int], np.ndarray] = {}
 
     def update(self, indices: Any, logits: Any, labels: Any) -> None:
@@ -60,10 +62,11 @@ class Watch:
         outputs = _tensor(logits, "logits").detach().to(self.device).float()
         given = _whole(labels, "labels", "give class indices; mixed labels cannot be watched", self.device)
         self._check(rows, outputs, given)
-        self._labels[rows] = given
-        for turn in _turns(rows):
-            for accumulator in self._followed.values():
-                accumulator.update(rows[turn], outputs[turn], given[turn])
+        with torch.inference_mode(False):
+            self._labels[rows] = given
+            for turn in _turns(rows):
+                for accumulator in self._followed.values():
+                    accumulator.update(rows[turn], outputs[turn], given[turn])
 
     def _check(self, rows: torch.Tensor, outputs: torch.Tensor, given: torch.Tensor) -> None:
         """Raise unless this is a batch of these examples."""
@@ -115,8 +118,8 @@ class Watch:
         Where none has ended yet, since the beginning or since `load`, the one entry is of now.
         """
         history = self._history or {(name, self.epochs): values for name, values in self.result().items()}
-        shards = {key: [lambda values=values: values] for key, values in history.items()}
-        return ScoreTable(shards, self._labels.cpu().numpy(), fingerprint, steps_per_epoch=1)
+        shards = {key: [partial(np.copy, values)] for key, values in history.items()}  # which can be pickled
+        return ScoreTable(shards, self._labels.cpu().numpy().copy(), fingerprint, steps_per_epoch=1)
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint of the loop must hold for the watch to go on, as copies.

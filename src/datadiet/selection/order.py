@@ -95,6 +95,10 @@ def sortable(values: Array) -> npt.NDArray[np.unsignedinteger]:
 
 def checked(difficulty: npt.ArrayLike) -> Array:
     """The scores as real numbers (N,), N >= 1, without NaN; memory-mapped arrays stay as they are."""
+    tensor: Any = difficulty if hasattr(difficulty, "detach") else None
+    if tensor is not None:  # on whatever device, of a type that numpy may not have
+        tensor = tensor.detach().cpu()
+        difficulty = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
     scores = np.asanyarray(difficulty)
     if scores.ndim != 1 or scores.dtype.kind not in "fiub" or scores.dtype.itemsize > 8:
         raise DatadietError(
