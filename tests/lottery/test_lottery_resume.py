@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tiny_lottery import (
     INSTRUMENTS,
     RECIPE,
@@ -27,7 +29,7 @@ from tiny_lottery import (
 
 import datadiet as dd
 from datadiet.flows.tasks import is_done
-from datadiet.lottery import Lottery, find_tickets, plan_tickets, stages
+from datadiet.lottery import RULES, Lottery, find_tickets, plan_tickets, stages
 
 
 def test_the_same_lottery_again_trains_nothing_and_writes_the_same(
@@ -68,6 +70,20 @@ def test_level_0_is_shared_by_rules_and_its_masks_are_not(copied: Path, stretche
         assert even is (rule == "layerwise")
     masks = {spec["mask"] for spec, _ in runs(copied, "lottery level 1")}
     assert len(masks) == 2 + 1 + 1, "of two replicates by magnitude, and of one by each other rule"
+
+
+def test_the_code_of_a_rule_of_ones_own_is_part_of_its_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RULES, "_entries", dict(RULES._entries))
+    monkeypatch.syspath_prepend(tmp_path)
+    named = []
+    for module, part in (("rule_of_mine", "[:1]"), ("rule_of_mine_edited", "[-1:]")):
+        lines = f"def mine(layers, fraction, rng):\n    return [layer.argsort(){part} for layer in layers]\n"
+        (tmp_path / f"{module}.py").write_text(lines)
+        RULES._entries["mine"] = importlib.import_module(module).mine
+        plan = plan_tickets(tiny(), **options(tmp_path / "store", rule="mine", levels=1, replicates=1))
+        named.append((plan.pruning, plan.rule_code))
+    assert len({mask for mask, _ in named}) == len({code for _, code in named}) == 2
+    assert plan_tickets(tiny(), **options(tmp_path / "store", levels=1)).rule_code is None
 
 
 def test_the_same_seed_gives_the_same_masks_and_another_others(straight: tuple[Lottery, Path], tmp_path: Path) -> None:

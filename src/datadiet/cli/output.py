@@ -207,7 +207,11 @@ def print_plan(title: str, stages: Sequence[tuple[str, Plan]], notes: Sequence[t
     """The plan of a --dry-run, with what it will cost."""
     costs = estimates(stages)
     if as_json:
-        print_json({"what": "plan", "title": title, **dict(notes), "stages": {n: e.to_json() for n, e in costs}})
+        every: dict[str, list[str]] = {}
+        for key, value in notes:
+            every.setdefault(key, []).append(value)
+        told = {key: values[0] if len(values) == 1 else values for key, values in every.items()}
+        print_json({"what": "plan", "title": title, **told, "stages": {n: e.to_json() for n, e in costs}})
         return
     out = console()
     table = Table(title=title, title_justify="left", title_style="bold")

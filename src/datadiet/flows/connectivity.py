@@ -12,6 +12,7 @@ import numpy as np
 from datadiet.data.dataset import Dataset
 from datadiet.dynamics.connectivity import CONNECTED, STATISTICS, Path, check_alphas, onset
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import whole
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Setup, check_code, marks_for
 from datadiet.flows.score import ScorePlan, plan_score
@@ -117,7 +118,7 @@ def plan_connectivity(
     setup: Setup | Mapping[str, Any] | None = None,
 ) -> ConnectivityPlan:  # fmt: skip
     """Resolve and check all that `connectivity` was asked, and train nothing. Arguments as of `connectivity`."""
-    if children < 2:
+    if whole(children, "children", "--children") < 2:
         raise DatadietError(f"{children} children make no pair", where="--children", fix="at least 2")
     if statistics not in STATISTICS:
         raise DatadietError(f"statistics {statistics!r}", where="statistics", fix=f"one of {', '.join(STATISTICS)}")

@@ -93,7 +93,7 @@ def _provenance(plan: LotteryPlan) -> dict[str, Any]:
     return {
         "fingerprint": plan.data.fingerprint, "recipe": plan.recipe.to_json(),
         "pretraining_recipe": plan.pre_recipe.to_json(), "seed": plan.seed, "fraction": plan.fraction,
-        "rule": plan.rule, "exempt": sorted(plan.exempt), "rewind": plan.rewind,
+        "rule": plan.rule, "rule_code": plan.rule_code, "exempt": sorted(plan.exempt), "rewind": plan.rewind,
         "noise": None if noise is None else noise.describe(), "balanced": plan.balanced,
         "weights": plan.network.weights,
         "scores": {

@@ -22,6 +22,7 @@ from datadiet.lottery.presets import lottery_preset
 from datadiet.lottery.pretraining import Pretraining
 from datadiet.lottery.pruning import FRACTION, RULES, as_fraction, exempted, remaining
 from datadiet.numerics import Numerics
+from datadiet.source import code_of, is_ours
 from datadiet.steps import Step
 from datadiet.training.masks import Mask
 from datadiet.training.recipe import Recipe
@@ -83,8 +84,16 @@ class LotteryPlan:
     @property
     def pruning(self) -> str:
         """What names a level's mask beside the run it was made from."""
-        text = json.dumps([self.rule, str(as_fraction(self.fraction)), sorted(self.exempt), self.seed])
+        named = [self.rule, str(as_fraction(self.fraction)), sorted(self.exempt), self.seed]
+        code = self.rule_code
+        text = json.dumps(named if code is None else [*named, code])
         return f"mask-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+    @property
+    def rule_code(self) -> str | None:
+        """What identifies the code of a rule that is not the library's."""
+        rule = RULES.get(self.rule)
+        return None if is_ours(rule) else code_of([rule])
 
     @property
     def projected(self) -> int:
@@ -174,10 +183,12 @@ def plan_tickets(
         variant = Variant(one, step, even and one.policy != "all")
         variants.setdefault(variant.label, variant)
         there = one.size or len(data)
-        if "coherence" in instruments and there < 2 * chosen.batch_size:
+        batches = there // chosen.batch_size
+        if "coherence" in instruments and batches < BATCHES:
             log.warning(
-                "%s: %d examples make fewer than two batches of %d, so their gradients agree by construction",
-                variant.label, there, chosen.batch_size,
+                "%s: %d examples make %d batch%s of %d, and %d gradients are taken: the same examples come again, so "
+                "that they agree the more",
+                variant.label, there, max(1, batches), "es" * (batches > 1), chosen.batch_size, BATCHES,
             )  # fmt: skip
     if any(variant.pretraining.size == 1 for variant in variants.values()):
         inspect(pre_recipe, data, smallest=1)

@@ -57,8 +57,7 @@ def measure(job: StudyJob) -> Numbers:
             label = f"{title}, {said}"
             subsets[label] = _subsets(job, table, name, step, k)
             about[label] = {"series": label, "score": title, "at": step, "k": k, "keep": KEEP}
-    for time in TIMES:
-        until = job.part(time)
+    for until in sorted({job.part(time) for time in TIMES}):
         rows = rows_of(job.compare(subsets, until=until), about)
         out += [{"what": "accuracy", "step": until, "epoch": until / job.steps_per_epoch, **row} for row in rows]
     return out

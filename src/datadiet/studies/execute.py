@@ -25,7 +25,7 @@ from datadiet.scores import SCORES
 from datadiet.steps import Step
 from datadiet.store.files import writable_folder
 from datadiet.studies.job import StudyJob
-from datadiet.studies.output import page, write
+from datadiet.studies.output import page, refuse_another, write
 from datadiet.studies.scales import SCALES, Scale, preset_at
 from datadiet.studies.study import STUDIES, Findings, Study
 from datadiet.training.presets import Preset
@@ -123,6 +123,8 @@ def plan(
     if noise is not None or study.noisy:
         kind, fraction = label_noise.parse(noise or NOISE)
         noisy = dataset.with_noise(kind, fraction, seed)
+        if study.noisy and not noisy.corrupted.any():
+            raise DatadietError("the noise changes no label", where="--noise", fix="a larger part, or more data")
     about = dataset if noisy is None or study.noisy else noisy
     name_of_preset, chosen = preset_at(size, dataset, preset, model, own_recipe=recipe is not None)
     made = recipe_for(dataset, recipe=recipe, preset=None if name_of_preset == "none" else name_of_preset, model=model)
@@ -160,6 +162,7 @@ def early_of(scale: Scale, preset: Preset, recipe: Recipe, data: Dataset) -> str
 def execute(plan: StudyPlan, on_progress: OnProgress | None = None) -> StudyResult:
     """Do what a plan says, and write it."""
     started = time.monotonic()
+    refuse_another(plan.study, plan.job, plan.folder)
     writable_folder(plan.folder)
     job = replace(plan.job, on_progress=on_progress, plans=[], _tables={})
     trained = _unique(plan.stages)
@@ -259,7 +262,7 @@ def _labels(given: Any, data: Dataset) -> np.ndarray:
 
 
 def _values(given: Any, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Memorisation values of some rows, checked."""
+    """Memorisation values of some rows of the source, checked: as rows of the training set, where they are in it."""
     rows, values = (np.asarray(one) for one in given)
     if rows.shape != values.shape or rows.ndim != 1 or rows.dtype.kind not in "iu" or values.dtype.kind not in "fiub":
         raise DatadietError(
@@ -267,10 +270,17 @@ def _values(given: Any, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
             where="memorization values",
             fix="give whole row numbers (M,) and a value for each",
         )
-    if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(data):
+    there = np.arange(len(data)) if data.rows is None else np.asarray(data.rows)
+    found = {int(row): place for place, row in enumerate(there)}
+    places = np.array([found.get(int(row), -1) for row in rows], np.int64)
+    known = places >= 0
+    # Of a source of which some rows are for testing, these have values too; of any other there are no such rows.
+    if not known.any() or rows.min() < 0 or (data.rows is None and not known.all()):
         raise DatadietError(
             f"rows beyond the {len(data):,} training examples of {data.name}",
             where="memorization values",
-            fix="give the values of this dataset",
+            fix="give the values of this dataset, by the rows of its source",
         )
-    return rows.astype(np.int64), values.astype(np.float64)
+    if not known.all():
+        log.info("%d of %d memorisation values are of rows that are not trained on", (~known).sum(), len(rows))
+    return places[known], values[known].astype(np.float64)

@@ -24,6 +24,8 @@ PURPOSE = "memorization"
 PART = 0.7  # of the data in each random subset, as Feldman and Zhang take it
 RUNS = {"quick": 60, "small": 40, "paper": 400}  # networks whose correctness is compared; they took 2 000 to 4 000
 FEW = 0.25  # from which a value is called memorised: the published pairs hold none below
+NOISE = 0.5  # reliability below which estimated values are mostly noise
+LEAST = 20  # examples below which a correlation says nothing
 NONE = 0.3  # Spearman's, in size, below which two quantities are said not to correlate
 
 
@@ -31,16 +33,17 @@ def measure(job: StudyJob) -> Numbers:
     at = job.curve_step
     table = job.score(["el2n"], [at])
     given = job.memorization
+    out: Numbers = []
     if given is not None:
         rows, values = given
         order = np.unique(rows, return_index=True)[1]  # an example may be in several pairs, always with one value
         rows, values = rows[order], values[order]
         kind = "given"
     else:
-        values = _estimated(job)
+        values, alike = _estimated(job)
         rows = np.flatnonzero(np.isfinite(values))
         values, kind = values[rows], "estimated"
-    out: Numbers = []
+        out.append({"what": "reliability", "reliability": alike, "networks": RUNS[job.scale.name]})
     el2n = table.values("el2n", at).astype(np.float64)
     groups = {"all": np.ones(len(rows), bool), f"at least {FEW}": values >= FEW}
     for group, chosen in groups.items():
@@ -56,8 +59,8 @@ def measure(job: StudyJob) -> Numbers:
     return out
 
 
-def _estimated(job: StudyJob) -> np.ndarray:
-    """(N,) memorisation values, by networks on random subsets of the data."""
+def _estimated(job: StudyJob) -> tuple[np.ndarray, float]:
+    """(N,) memorisation values, by networks on random subsets of the data, and their split-half reliability."""
     data, recipe, until = job.data, job.recipe, job.horizon
     network = inspect(recipe, data)
     numerics = environment(recipe, data, network, job.setup)
@@ -89,13 +92,15 @@ def _estimated(job: StudyJob) -> np.ndarray:
         )
         tasks.append((f"memorisation run {run}", task))
     if not job.execute("memorisation", Runs(data, recipe, network, numerics, job.setup, tasks)):
-        return job.made_up((len(data),), PURPOSE)
+        return job.made_up((len(data),), PURPOSE), 1.0
     correct = np.empty(inside.shape, bool)
     for run, (_, task) in enumerate(tasks):
         found = folder_of(task).load_shard("margin_max", until)
         assert found is not None, "a finished job left no shard"
         correct[run] = found[0] < 1
-    return memorization(correct, inside)
+    halves = [memorization(correct[part::2], inside[part::2]) for part in (0, 1)]
+    r = rank_correlation(*halves)
+    return memorization(correct, inside), 2 * r / (1 + r) if r > 0 else r
 
 
 def subsets(examples: int, runs: int, seed: int) -> np.ndarray:
@@ -129,6 +134,11 @@ def memorization(correct: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def judge(numbers: Numbers) -> list[Verdict]:
     """Claim 10: no correlation, that is a size below NONE in every run's interval."""
     out = []
+    reliability = next(iter(column(numbers, "reliability", what="reliability")), None)
+    told = "" if reliability is None else f" (split-half reliability {reliability:.2f})"
+    doubt = ""
+    if reliability is not None and not reliability >= NOISE:
+        doubt = f"values of reliability {reliability:.2f} correlate with nothing; take more networks, or longer runs"
     for group in dict.fromkeys(column(numbers, "group", what="correlation")):
         found = np.array(column(numbers, "spearman", what="correlation", group=group))
         count = next(iter(column(numbers, "examples", what="correlation", group=group)))
@@ -141,7 +151,8 @@ def judge(numbers: Numbers) -> list[Verdict]:
                 f"EL2N does not correlate with {which} (Spearman below {NONE} in size)",
                 NONE - np.abs(found),
                 unit="Spearman to spare",
-                note=f"{mean}{count:,} examples, values {kind}",
+                note=f"{mean}{count:,} examples, values {kind}{told}",
+                doubt=doubt or (f"{count} examples are too few" if count < LEAST else ""),
             )
         )
     return out

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datadiet.store.files import atomic, write_bytes, write_json
+from datadiet.errors import DatadietError
+from datadiet.store.files import Damaged, atomic, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from datadiet.errors import DatadietError
     from datadiet.studies.execute import StudyResult
     from datadiet.studies.job import StudyJob
     from datadiet.studies.study import Findings, Numbers, Study
 
+log = logging.getLogger(__name__)
 SCHEMA = 1
 
 
@@ -44,14 +46,54 @@ def write(study: Study, job: StudyJob, findings: Findings, folder: Path, seconds
     """All of a study's files; study.json, which says that the rest is whole, last."""
     from datadiet.figures import save
 
+    before = _files_before(folder)
     about = {"study": study.name, "fingerprint": job.data.fingerprint, "scale": job.scale.name, "seed": job.seed}
     files = [write_numbers(findings.numbers, folder / "numbers.parquet", about)]
     for name, figure in findings.figures.items():
         files += save(figure, folder / file_name(name))
     verdicts = [one.to_json() for one in findings.verdicts]
     write_json(folder / "verdicts.json", {"what": "verdicts", **about, "verdicts": verdicts}, schema=SCHEMA)
-    write_json(folder / "study.json", _record(study, job, seconds, runs), schema=SCHEMA)
+    record = {**_record(study, job, seconds, runs), "files": [file.name for file in files]}
+    write_json(folder / "study.json", record, schema=SCHEMA)
+    for name in before - set(record["files"]):  # figures of scores that were asked for then
+        (folder / name).unlink(missing_ok=True)
     return (*files, folder / "verdicts.json", folder / "study.json")
+
+
+def refuse_another(study: Study, job: StudyJob, folder: Path) -> None:
+    """Refuse a folder with the same study of other data, noise, recipe or seed; other runs and scores replace it."""
+    try:
+        found = read_json(folder / "study.json", schema=SCHEMA) if (folder / "study.json").exists() else {}
+    except Damaged as error:
+        log.warning("%s %s, redoing it", folder / "study.json", error.what)
+        return
+    mine = _identity(study, job)
+    differ = [key.replace("_", " ") for key, value in mine.items() if found and found.get(key) != value]
+    if differ:
+        raise DatadietError(
+            f"holds another study (other {', '.join(differ)})",
+            where=folder,
+            fix="choose another --out, or move that folder away",
+        )
+
+
+def _identity(study: Study, job: StudyJob) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "fingerprint": job.data.fingerprint,
+        "noise": None if job.data.noise is None else job.data.noise.describe(),
+        "noisy_half": None if job.noisy is None or job.noisy.noise is None else job.noisy.noise.describe(),
+        "recipe": job.recipe.to_json(),
+        "seed": job.seed,
+    }
+
+
+def _files_before(folder: Path) -> set[str]:
+    """What an earlier call of the study wrote, by its own record."""
+    try:
+        return set(read_json(folder / "study.json", schema=SCHEMA).get("files", []))
+    except DatadietError:
+        return set()
 
 
 def file_name(name: str) -> str:
@@ -85,7 +127,7 @@ def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str,
     data = job.data
     return {
         "what": "study",
-        "study": study.name,
+        **_identity(study, job),
         "answers": study.answers,
         "claims": list(study.claims),
         "scale": asdict(job.scale),
@@ -93,11 +135,6 @@ def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str,
         "source": dict(data.source),
         "examples": len(data),
         "classes": len(data.classes),
-        "fingerprint": data.fingerprint,
-        "noise": None if data.noise is None else data.noise.describe(),
-        "noisy_half": None if job.noisy is None or job.noisy.noise is None else job.noisy.noise.describe(),
-        "recipe": job.recipe.to_json(),
-        "seed": job.seed,
         "early": job.early,
         "scores": list(job.scores),
         "runs": runs,

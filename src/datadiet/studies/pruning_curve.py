@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from datadiet.flows.compare import FULL, percent
 from datadiet.flows.select import select
 from datadiet.studies.job import StudyJob
+from datadiet.studies.score_time import KEEPS
 from datadiet.studies.series import RANDOM, curve, names_of, points, refuse_random, rows_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
@@ -21,14 +22,16 @@ CCS = "ccs"
 
 def measure(job: StudyJob) -> Numbers:
     refuse_random(job.scores)
-    job.need_keeps(job.scale.keeps)
+    claimed = KEEPS.get(job.data.name, 0.5)
+    keeps = sorted({*job.scale.keeps, claimed}, reverse=True)
+    job.need_keeps(keeps)
     at = {"el2n": job.curve_step, "grand": 0, "forgetting": job.horizon}
     for name in job.scores:
         at.setdefault(name, job.curve_step)
     table = job.score(list(at), sorted(set(at.values())))
     subsets: dict[str, Any] = {}
     about: dict[str, dict[str, Any]] = {}
-    for keep in job.scale.keeps:
+    for keep in keeps:
         for name, step in at.items():
             subsets[f"{name} {percent(keep)}"] = select(table, name, keep, at=step, seed=job.seed)
             about[f"{name} {percent(keep)}"] = {"series": name, "at": step, "keep": keep}
@@ -36,13 +39,12 @@ def measure(job: StudyJob) -> Numbers:
             table, "el2n", keep, "stratified", at=at["el2n"], beta=min(CCS_BETA, 1 - keep), seed=job.seed
         )
         about[f"{CCS} {percent(keep)}"] = {"series": CCS, "at": at["el2n"], "keep": keep}
-    return rows_of(job.compare(subsets), about)
+    return [{**row, "claimed": row.get("keep") == claimed} for row in rows_of(job.compare(subsets), about)]
 
 
 def judge(numbers: Numbers) -> list[Verdict]:
-    """Claim 2 at the keep nearest to a half; what happens at the least that is kept; CCS there."""
-    keeps = sorted(curve(numbers, "keep", series="el2n"))
-    half, least = min(keeps, key=lambda keep: abs(keep - 0.5)), keeps[0]
+    """Claim 2 at the keep that DD names for the data; what happens at the least that is kept; CCS there."""
+    half, least = names_of(numbers, "keep", claimed=True)[0], min(curve(numbers, "keep", series="el2n"))
     full = points(numbers, series=FULL)
     top = points(numbers, series="el2n", keep=half)
     hardest = points(numbers, series="el2n", keep=least)

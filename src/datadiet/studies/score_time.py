@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datadiet.errors import DatadietError
 from datadiet.flows.compare import FULL, percent
 from datadiet.flows.select import select
 from datadiet.studies.job import StudyJob
@@ -34,6 +35,12 @@ def measure(job: StudyJob) -> Numbers:
     for name in names:
         for step in table.steps(name):
             if not np.isfinite(table.mean(name, step)).all():
+                if name == "forgetting" and step == marks[-1]:
+                    raise DatadietError(
+                        "an example has no forgetting at the end of the run: it was in no batch of any scoring run",
+                        where=job.data.name,
+                        fix="score in more runs (--score-runs), or train for longer",
+                    )
                 continue  # it follows training, and not every example has come up often enough yet
             label = f"{name} at {step}"
             subsets[label] = select(table, name, keep, at=step, seed=job.seed)

@@ -12,4 +12,6 @@ def every_score(job: StudyJob) -> list[str]:
     """Every registered score that a scoring run gives by itself, the papers' first, and those asked for."""
     first = ["el2n", "grand", "forgetting"]
     known = [name for name, entry in SCORES.items() if entry.needs in PASS]
+    if job.data.kind == "tokens":  # which have none
+        known.remove("input_norm")
     return list(dict.fromkeys([*first, *known, *job.scores]))

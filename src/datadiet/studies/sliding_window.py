@@ -30,7 +30,7 @@ TOLERANCE = 1.0  # points of accuracy: "no gain"
 def measure(job: StudyJob) -> Numbers:
     refuse_random(job.scores)
     assert job.noisy is not None
-    if round(TOP * len(job.data)) < 1:
+    if TOP * len(job.data) < 1:
         raise DatadietError(
             f"{len(job.data)} training examples are too few to leave out the top {TOP:.0%}",
             where=job.data.name,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datadiet.flows.compare import FULL, percent
 from datadiet.flows.select import select
+from datadiet.models.mlp import mlp
 from datadiet.scores import ScoreTable
 from datadiet.scores.table import rank_correlation
 from datadiet.steps import Step
@@ -24,6 +26,7 @@ TOLERANCE = 1.0  # points of accuracy: "serves"
 ALIKE = 0.5  # Spearman's, from which two networks' scores are said to rank alike
 SLOWER = 0.25  # the other setting: this part of the learning rate, and
 SMALLER = 0.5  # this part of the batch
+HIDDEN = inspect.signature(mlp).parameters["hidden"].default
 OTHER = {"resnet18": "resnet50", "small-cnn": "mlp", "resnet8": "small-cnn", "mlp": "small-cnn"}
 
 
@@ -33,10 +36,16 @@ def others(job: StudyJob) -> dict[str, Recipe]:
     other = OTHER.get(own.model, "small-cnn")
     if job.data.kind != "image":
         other = "mlp"
-    network = own.with_(model=other, model_args={"hidden": [64]} if other == own.model else {})
+    network, name = own.with_(model=other, model_args={}), other
+    if other == own.model:  # an mlp, of tables
+        hidden = list(own.model_args.get("hidden", HIDDEN))
+        smaller = [max(1, units // 2) for units in hidden]
+        args = {"hidden": smaller if smaller != hidden else [64]}  # without hidden layers, or of one unit each
+        network = own.with_(model_args={**own.model_args, **args})
+        name = f"{'smaller' if smaller != hidden else 'larger'} {other}"
     batch = max(1, round(SMALLER * own.batch_size))
     return {
-        other if other != own.model else f"smaller {other}": network,
+        name: network,
         "other setting": own.with_(lr=SLOWER * own.lr, batch_size=batch),
     }
 

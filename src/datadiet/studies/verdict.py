@@ -79,6 +79,7 @@ def verdict(
     paired: bool = True,
     unit: str = "",
     note: str = "",
+    doubt: str = "",
 ) -> Verdict:
     """Judge the claim that the mean of `first`, less that of `second`, exceeds `margin`.
 
@@ -90,6 +91,7 @@ def verdict(
     Args:
         first, second: (runs,) values; without `second`, `first` are differences, or values compared with the margin.
         paired: whether run r of `first` and run r of `second` belong together.
+        doubt: why these values cannot show that it holds, wherever the interval lies.
         margin: "nothing is lost" is the claim that the difference exceeds minus the tolerance; say so in `claim`.
     """
     a = np.atleast_1d(np.asarray(first, np.float64)).ravel()
@@ -119,6 +121,8 @@ def verdict(
     half = _half_width(a) if b is None else _half_width_welch(a, b)
     low, high = mean - half, mean + half
     outcome: Outcome = "holds" if low - margin > tie else "does not hold" if margin - high > tie else "undecided"
+    if doubt and outcome == "holds":
+        return result("undecided", mean, low, high, doubt)
     return result(outcome, mean, low, high)
 
 

@@ -131,7 +131,11 @@ def measure(job: StudyJob) -> Numbers:
             ways.append((policy, size, Pretraining(policy, None if policy == "random" else "el2n", size)))
     before, after, about = [], [], []
     for name, size, way in ways:
-        way.check(data, way.balanced)
+        try:
+            way.check(data, way.balanced)
+        except DatadietError as error:  # in the words of another command
+            fix = "take more data, evenly spread over classes"
+            raise DatadietError(error.what, where=data.name, fix=fix) from None
         # By a score they are the same in all runs; random ones are drawn anew.
         draws = runs_for(job) if name == "random" else 1
         drawn = [way.subset(data, table, at, way.balanced, job.seed, run) for run in range(draws)]
