@@ -30,7 +30,10 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         ((*SCORE, "--runs", "99999999"), "--runs: 99999999 runs; at most 10000"),
         ((*SCORE, "-o", ""), "an empty path"),
         ((*SCORE, "--store", ""), "an empty path"),
-        ((*SCORE, "--data-option", "drop=a", "--data-option", "drop=b"), "twice; give a list: --data-option 'drop=["),
+        (
+            (*SCORE, "--data-option", "drop=a", "--data-option", "drop=b"),
+            "twice; give it once; a list is 'drop=[",
+        ),
         ((*SCORE, "--model", "small-cn"), "unknown model 'small-cn'; did you mean small-cnn"),
         ((*SCORE, "--preset", "digit"), "unknown preset 'digit'; did you mean digits"),
         ((*SCORE, "--engine", "inlin"), "unknown engine 'inlin'; did you mean inline"),
@@ -248,7 +251,14 @@ def test_files_of_somebody_elses_are_in_the_way_of_a_run(place: Path, name: str)
     file = place / "out" / name
     file.parent.mkdir(parents=True)
     file.write_text("mine")
-    assert f"out/{name}: is in the way: it is of something else than this run" in refused(place, *RUN, "--keep", 0.5)
+    assert f"out/{name}: is in the way: nothing says that it is of this run" in refused(place, *RUN, "--keep", 0.5)
+
+
+def test_a_run_whose_comparison_was_taken_away_writes_it_again(place: Path) -> None:
+    ok(*RUN, "--keep", 0.5)
+    (place / "out" / "comparison.json").unlink()
+    ok(*RUN, "--keep", 0.5)
+    assert (place / "out" / "comparison.json").exists()
 
 
 @pytest.mark.usefixtures("untrained")
@@ -270,7 +280,7 @@ def test_a_recipe_in_another_format_is_told_which_are_read(place: Path) -> None:
 def test_a_network_too_large_for_memory_is_one_line(place: Path) -> None:
     (place / "huge.json").write_text(json.dumps({**RECIPE, "model_args": {"hidden": [10**11]}}))
     line = refused(place, "score", "tiny.npz", "--recipe", "huge.json", "--dry-run")
-    assert "error: model mlp: " in line
+    assert "error: model mlp: RuntimeError: " in line
     assert line.endswith("; make it smaller")
 
 

@@ -107,7 +107,7 @@ def test_tune_reports_the_grid_and_tests_the_choice_once(place: Path) -> None:
     assert Path("tuned.json").exists()
     assert [(point["keep"], point["examples"]) for point in said["grid"]] == [(0.5, 48), (0.5, 48)]
     printed = ok(*words, "-o", "tuned.safetensors").out
-    assert "Chosen: keep 0.5 from offset" in printed
+    assert "Chosen by el2n: keep 0.5 from offset" in printed
     shown = ok("show", "tuned.json").out
     assert shown in printed, "the same tables"
     assert "tuned window 50%" in shown

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
+from rich.table import Table
 from tiny_cli import FLAGS, cli, ok
 
+import datadiet as dd
+from datadiet.cli import output
 from datadiet.store import read_json
 from datadiet.store.files import write_json
 
@@ -41,6 +47,44 @@ def test_the_studies_of_a_folder_are_shown_as_each_alone_is(place: Path) -> None
         }
     Path("empty/below").mkdir(parents=True)
     assert "nothing of datadiet" in cli("show", "empty").err
+
+
+def test_what_lies_beside_and_cannot_be_read_is_said_and_hides_nothing(place: Path) -> None:
+    ok("compare", "tiny.npz", *FLAGS, "--runs", 1, "--baseline", "full", "-o", "all")
+    before = ok("show", "all").out
+    Path("all/tuned.json").write_text('{"lr": 1}')
+    shown = ok("show", "all")
+    assert shown.out == before
+    assert "all/tuned.json" in shown.err
+    ok("study", "gallery", *STUDY, "-o", "mine")
+    Path("mine/studies/other").mkdir()
+    Path("mine/studies/other/verdicts.json").write_text("{")
+    shown = ok("show", "mine")
+    assert "gallery" in shown.out
+    assert "other/verdicts.json" in shown.err
+
+
+@pytest.mark.parametrize("policy", [{"by": "el2n", "at": "4ep"}, {"by": "el2n", "at": 21, "recipe": "mine.toml"}])
+def test_a_subset_of_somebodys_own_making_is_shown(place: Path, policy: dict[str, object]) -> None:
+    made = dd.Subset(np.arange(9), 120, None, {"name": "mine", "keep": 0.1, **policy})
+    dd.save_subset(made, "mine.safetensors")
+    assert f"by el2n after {policy['at']}" in ok("show", "mine.safetensors").out
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_numbers_keep_their_digits_beside_a_long_name_of_one_word(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = Table()
+    for heading in ("trained on", "examples", "mean %"):
+        table.add_column(heading, justify="left" if heading == "trained on" else "right")
+    table.add_row("el2n-window-balanced-from-40-at-4ep-50", "25,000", "94.73")
+    written = io.StringIO()
+    Console(file=written, width=width).print(output.whole_names(table))
+    lines = written.getvalue().splitlines()
+    assert "25,000" in written.getvalue()
+    assert "94.73" in written.getvalue()
+    name = "".join(line.split("│")[1].strip() for line in lines if line.startswith("│") and "trained" not in line)
+    assert name == "el2n-window-balanced-from-40-at-4ep-50"
 
 
 @pytest.mark.parametrize(

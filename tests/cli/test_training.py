@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from tiny_cli import FLAGS, RECIPE, ok, refused
 
 import datadiet as dd
 from datadiet.data.batches import Batches
+from datadiet.store import write_json
 
 
 def accuracy(file: str) -> float:
@@ -58,11 +60,22 @@ def test_a_training_and_a_comparison_do_not_share_a_folder(place: Path) -> None:
     assert "trained: holds a training" in refused(place, *compared, "trained")
 
 
+def test_what_was_trained_here_before_is_ours_without_its_comparison_too(place: Path) -> None:
+    words = ("train", "tiny.npz", *FLAGS, "-o", "trained")
+    ok(*words)
+    Path("trained/comparison.json").unlink()
+    ok(*words)
+    content = json.loads(Path("trained/comparison.json").read_text())
+    older = {key: value for key, value in content.items() if key not in ("subset", "mask", "schema", "checksum")}
+    write_json("trained/comparison.json", older)  # as an older version wrote it
+    ok(*words)
+
+
 def test_weights_of_somebody_elses_are_not_written_over(place: Path) -> None:
     Path("trained").mkdir()
     Path("trained/weights-0.safetensors").write_text("mine")
     line = refused(place, "train", "tiny.npz", *FLAGS, "-o", "trained")
-    assert "trained/weights-0.safetensors: is in the way: it is of something else than this training" in line
+    assert "trained/weights-0.safetensors: is in the way: nothing says that it is of this training" in line
 
 
 def test_a_damaged_last_checkpoint_is_trained_again(place: Path) -> None:

@@ -59,6 +59,25 @@ def test_the_split_folders_may_be_written_in_any_case(tmp_path, write_images, tr
     assert (len(data), len(data.test)) == (30, 12)
 
 
+@pytest.mark.parametrize("name", ["Train", "Training"])
+def test_a_class_in_capitals_may_hold_folders(tmp_path, write_images, name):
+    for one in (name, "Car"):
+        write_images(tmp_path / one, classes=("day", "night"))
+    write_images(tmp_path, classes=("Bus",))
+    assert load(tmp_path).classes == tuple(sorted(("Bus", "Car", name)))
+
+
+def test_the_usual_spelling_goes_first_and_what_is_not_used_is_named(tmp_path, write_images, caplog):
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "Train", classes=("x", "y"))
+    write_images(tmp_path / "test", each=4)
+    write_images(tmp_path / "Test", each=2)
+    data = load(tmp_path)
+    assert (data.classes, len(data.test)) == (("ant", "bee", "cow"), 12)
+    assert "Test is not used" in caplog.text
+    assert "Train is not used" in caplog.text
+
+
 def test_folders_that_look_like_splits_but_are_taken_for_classes_are_named(tmp_path, write_images, caplog):
     for part in ("fold-1", "fold-2"):
         write_images(tmp_path / part)
@@ -204,6 +223,16 @@ def test_what_is_transparent_is_seen_on_white(tmp_path, write_images, mode):
     first = load(root, test_fraction=0).train.inputs[0]
     assert first[2, 3].tolist() == [0, 0, 0]
     assert (np.delete(first.reshape(-1, 3), 2 * 8 + 3, axis=0) == 255).all()
+
+
+def test_white_on_transparent_is_not_made_a_blank_page(tmp_path, write_images):
+    root = write_images(tmp_path / "glyphs")
+    drawn = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
+    drawn.putpixel((3, 2), (255, 255, 255, 255))
+    drawn.save(root / "ant" / "000.png")
+    first = load(root, test_fraction=0).train.inputs[0]
+    assert (first[2, 3] == 255).all()
+    assert first.sum() == 3 * 255
 
 
 def test_an_alpha_channel_that_hides_nothing_changes_no_colour(tmp_path, write_images):

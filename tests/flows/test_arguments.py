@@ -54,6 +54,7 @@ def test_one_name_or_number_is_a_list_of_one(given: dict[str, Any], tmp_path: Pa
         (lambda g: plan_score(tiny(), scores=len, at="1ep", runs=1, **g), "builtin_function_or_method as scores"),
         (lambda g: plan_score(tiny(), model=Linear(3, 3), **g), "model is a Linear; name what builds it: 'package."),
         (lambda g: dd.score(tiny(), out="", runs=1, at="0", **g), "an empty path"),
+        (lambda g: dd.Setup(store=""), "an empty path"),
         (lambda g: dd.compare(tiny(), [1, 2, 3], **g), 'subsets without names; give a mapping: {"mine": subset}'),
         (lambda g: dd.Setup(workers="2"), "--workers: '2' workers"),
         (lambda g: dd.Setup(threads=1.5), "--threads: 1.5 threads"),

@@ -88,7 +88,7 @@ def test_good_scores_are_not_warned_about() -> None:
         (_runs(-_norms(), 0.01), "follows the norm of the input (rank correlation -1.00)"),
         (_runs(TRUTH * 0, 1.0), "would rank otherwise with other seeds (split-half reliability"),
         (_runs(TRUTH, 0.3, runs=1), "comes from one run"),
-        (np.stack([TRUTH, np.zeros(ROWS)]), "ranks nothing in half of its runs: nothing says whether another"),
+        (np.stack([TRUTH, np.zeros(ROWS)]), "has two halves of runs that do not compare: nothing says"),
         (np.full((4, ROWS), 0.25), "is the same for all examples: it ranks nothing"),
         (_runs(TRUTH + 9 * (DATA.labels == 1), 0.1), "ranks classes as much as examples: class"),
         (np.tile(np.maximum(TRUTH, 0.5), (4, 1)), "examples: among them the order is chance"),

@@ -243,10 +243,16 @@ def test_scoring_runs_are_as_many_as_asked_for_and_two_for_lmc() -> None:
     assert runs({"el2n": 4}) == {"el2n": 4, "lmc": 2}
 
 
-def test_a_coherence_of_one_batch_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
-    plan_tickets(tiny(), recipe=RECIPE, pretrain=["random:31", "random:32"], steps=2, instruments=["coherence"])
-    (said,) = [record.getMessage() for record in caplog.records if "batches" in record.getMessage()]
-    assert said.startswith("31 random, 2 steps: 31 examples make fewer than two batches of 16")
+def test_a_coherence_of_few_batches_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    given: dict[str, Any] = {"pretrain": ["random:31", "random:32"], "steps": 2, "instruments": ["coherence"]}
+    plan_tickets(tiny(), recipe=RECIPE, **given)
+    one, two = [record.getMessage() for record in caplog.records if "batches" in record.getMessage()]
+    assert one.startswith("31 random, 2 steps: 31 examples make fewer than two batches of 16, for 16 gradients, which")
+    assert one.endswith("agree by construction")
+    assert "32 examples make 2 batches of 16, for 16 gradients, which agree the more" in two
+    caplog.clear()
+    plan_tickets(tiny(), recipe={**RECIPE, "batch_size": 2}, **{**given, "pretrain": ["random:32"]})
+    assert "batches" not in caplog.text
 
 
 def test_runs_of_which_several_scores_are_taken_count_once(monkeypatch: pytest.MonkeyPatch) -> None:

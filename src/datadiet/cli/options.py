@@ -162,7 +162,7 @@ def keyed(pairs: list[str] | None, flag: str, reserved: Container[str] = ()) -> 
             raise DatadietError(f"{pair!r} is no option", where=flag, fix="write name=value")
         if name in out:
             raise DatadietError(
-                f"{name} is given twice", where=flag, fix=f"""give a list: {flag} '{name}=["a", "b"]'"""
+                f"{name} is given twice", where=flag, fix=f"""give it once; a list is '{name}=["a", "b"]'"""
             )
         if name in reserved:
             raise DatadietError(f"{name} is not given so", where=flag, fix="it has an argument or a flag of its own")

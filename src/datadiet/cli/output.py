@@ -118,17 +118,25 @@ class _Stages:
 
 
 def whole_names(table: Table) -> Table:
-    """The table, with a first column in which names lose no letter: in a narrow terminal they wrap between words.
+    """The table, with a first column in which names lose no letter: in a narrow terminal they take several lines.
 
-    They are to be read, or typed. The column gives what room it can, and the others the rest.
+    They are to be read, or typed. Numbers keep their digits before that, and other texts their words.
     """
     out = console()
-    names = table.columns[0]
+    names, *others = table.columns
+    kept = 0
+    for column in others:
+        words = [word for text in (str(column.header), *map(str, column.cells)) for word in text.split()]
+        numbers = [str(cell) for cell in column.cells] if column.justify == "right" else []
+        column.min_width = max([1, *map(len, words), *map(len, numbers)])
+        kept += column.min_width
     texts = [str(names.header), *map(str, names.cells)]
+    longest = max(map(len, texts))
+    room = out.width - kept - 3 * len(table.columns) - 1  # each has a space on either side, and a line between
     missing = out.measure(table, options=out.options.update(width=100_000)).maximum - out.width
     if missing > 0:
         word = max(len(word) for text in texts for word in text.split())
-        names.width = max(min(word, 30), max(map(len, texts)) - missing)
+        names.width = min(max(min(word, 30), longest - missing), max(room - 2, 8))
     names.overflow = "fold"
     return table
 
@@ -199,8 +207,8 @@ def _chosen(subset: Subset) -> Iterator[str]:
 def _time(made: Mapping[str, Any], examples: int) -> str:
     try:
         return describe(made["at"], Recipe.from_json(made["recipe"]).steps_per_epoch(examples))
-    except (KeyError, DatadietError):  # it has none, or that of another version
-        return f"{made['at']:,} steps"
+    except (KeyError, TypeError, ValueError, DatadietError):  # of another version, or of somebody's own making
+        return f"{made['at']} steps" if isinstance(made["at"], int) else str(made["at"])
 
 
 def print_plan(title: str, stages: Sequence[tuple[str, Plan]], notes: Sequence[tuple[str, str]], as_json: bool) -> None:

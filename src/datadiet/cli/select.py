@@ -220,7 +220,8 @@ def print_tuned(content: Mapping[str, Any]) -> None:
         )
     out = output.console()
     out.print(view)
-    out.print(f"Chosen: keep {content['keep']:g} from offset {content['offset']:g}")
+    by = f" by {content['by']}" if content.get("by") else ""
+    out.print(f"Chosen{by}: keep {content['keep']:g} from offset {content['offset']:g}")
     if content["test"] is not None:
         out.print(output.comparison_table(Comparison.from_json(content["test"])))
 

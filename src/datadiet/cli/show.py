@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from datadiet.store import Store
 from datadiet.store.files import Damaged, NotOurs, read_json
 from datadiet.studies.verdict import Verdict
 
+log = logging.getLogger(__name__)
 FILES = ("comparison.json", "lottery.json", "verdicts.json")
 
 
@@ -42,6 +44,8 @@ def command(
             _file(path, json)
         elif (path / "manifest.json").exists():
             _scores(path, top, by, json)
+            if not json and (compared := path / "comparison.json").exists():
+                _result(compared, json, whole=True)
         elif found := [path / name for name in FILES if (path / name).exists()]:
             _result(found[0], json, whole=True)
         elif (path / "store.json").exists():
@@ -122,7 +126,7 @@ def _result(path: Path, json: bool, whole: bool = False) -> None:
     if show is None:
         raise DatadietError("is no comparison, tuned window, lottery or page of verdicts", where=path)
     whole = whole and content["what"] == "comparison"
-    tuned = _content(file) if whole and (file := path.with_name("tuned.json")).exists() else None
+    tuned = _readable(path.with_name("tuned.json")) if whole else None
     if json:
         output.print_json(content if tuned is None else {**content, "tuned": tuned})
         return
@@ -131,6 +135,15 @@ def _result(path: Path, json: bool, whole: bool = False) -> None:
         print_tuned(tuned)
     if whole:
         _rest(path.parent)
+
+
+def _readable(file: Path) -> dict[str, Any] | None:
+    """A file beside the one that is asked for; of one that cannot be read a line says so."""
+    try:
+        return _content(file) if file.exists() else None
+    except DatadietError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _rest(folder: Path) -> None:
@@ -155,8 +168,8 @@ def _verdicts(content: Mapping[str, Any], path: Path) -> None:
 def _studies_in(folder: Path) -> dict[Path, dict[str, Any]]:
     """The verdicts of each study in a folder that was given as --out, or in its `studies`."""
     files = sorted((*folder.glob("*/verdicts.json"), *folder.glob("studies/*/verdicts.json")))
-    found = {file.parent: _content(file) for file in files}
-    return {place: content for place, content in found.items() if content.get("what") == "verdicts"}
+    found = {file.parent: _readable(file) for file in files}
+    return {place: content for place, content in found.items() if content and content.get("what") == "verdicts"}
 
 
 def _studies(found: Mapping[Path, Mapping[str, Any]], json: bool) -> None:

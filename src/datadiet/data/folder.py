@@ -65,10 +65,10 @@ def load(
     train_root = next(iter(_splits(root, TRAIN)), root)
     test_root = None
     if train_root != root:
-        held = _splits(root, TEST)
-        test_root = held[0] if held else None
-        for unused in held[1:]:
-            log.warning("%s is not used; %s is the test split", unused, test_root)
+        test_root = next(iter(_splits(root, TEST)), None)
+        for unused in sorted(_folders(root) - {train_root.name, test_root.name if test_root else ""}):
+            told = test_root or "a part of it"
+            log.warning("%s is not used: training is %s, testing %s", root / unused, train_root, told)
     if test is not None:
         if test_root is not None:
             raise DatadietError("test examples are given twice", where=test_root, fix="leave out test=")
@@ -103,8 +103,14 @@ def load(
 
 
 def _splits(root: Path, names: Sequence[str]) -> list[Path]:
-    """The folders of folders that are called so, in any case, in the order of `names`."""
-    found = sorted(path for path in root.iterdir() if path.name.lower() in names and _folders(path))
+    """The folders of folders that are called so, in the order of `names`.
+
+    In capitals only where no other folder holds folders, which would be classes then: one of trains, say.
+    """
+    held = [path for path in sorted(root.iterdir()) if _folders(path)]
+    found = [path for path in held if path.name in names]
+    if not found and all(path.name.lower() in (*TRAIN, *TEST) for path in held):
+        found = [path for path in held if path.name.lower() in names]
     return sorted(found, key=lambda path: names.index(path.name.lower()))
 
 
@@ -178,12 +184,18 @@ def read_image(file: Path | IO[bytes], where: object, size: tuple[int, int] | No
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """What is seen of an image with transparent parts on a white page; under them it may hold any colours."""
+    """What is seen of an image with transparent parts on a white page; under them it may hold any colours.
+
+    Of one that is white itself nothing would be seen: that is taken as it is.
+    """
     if image.mode not in TRANSPARENT and "transparency" not in image.info:
         return image
     shown = image.convert("RGBA")
     lowest, _ = shown.getchannel("A").getextrema()
-    return image if lowest == 255 else Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    if lowest == 255:
+        return image
+    seen = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image if len(seen.getcolors(2) or (1, 2)) == 1 else seen  # of one colour: blank
 
 
 def unreadable(where: object, error: Exception) -> DatadietError:

@@ -154,10 +154,10 @@ def assemble(
 def _inputs(columns: Sequence[str], where: str) -> list[str]:
     """The columns that become inputs: not an index, which tells the order of the rows and no more."""
     kept = [column for column in columns if not INDEX.fullmatch(column)]
-    if left := [column for column in columns if column not in kept]:
-        log.warning("%s: column %r is left out: it is an index; rename it to have it as an input", where, left[0])
-    for column in kept:
-        if column in LABELS:
+    for column in columns:
+        if column not in kept:
+            log.warning("%s: column %r is left out: it is an index; rename it to have it as an input", where, column)
+        elif column in LABELS:
             log.warning("%s: column %r becomes an input, it is not the label; %s", where, column, _leave_out(column))
     return kept
 

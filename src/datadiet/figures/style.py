@@ -7,6 +7,7 @@ interface: no figure is known to pyplot and no global setting is left changed.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -176,7 +177,7 @@ def heading(axes: Any, title: str | None, note: str | None = None) -> None:
         )  # fmt: skip
         # The title keeps its room free; for itself the layout would make the axes smaller where a line is wider.
         beneath.set_in_layout(not title)
-    for _ in range(2):
+    for _ in range(3):
         figure.draw_without_rendering()
         room = (1 - axes.get_position().x0) * figure.get_figwidth() - 0.12
         lines = broken(note, room, SMALL) if note else ""
@@ -194,7 +195,9 @@ def wrapped(text: str, width: int) -> str:
 
 def broken(text: str, inches: float, size: float, weight: str = "normal") -> str:
     """The text in lines that are no wider than that, in letters of this size."""
-    for width in range(len(str(text)), 1, -1):
+    text = str(text)
+    most = 1 + 2 * math.ceil(len(text) * inches / max(_inches(text, size, weight), 1e-9))  # of letters twice as narrow
+    for width in range(min(len(text), most), 1, -1):
         lines = wrapped(text, width)
         if all(_inches(line, size, weight) <= inches for line in lines.split("\n")):
             return lines
@@ -206,7 +209,8 @@ def fitted(text: str, inches: float, size: float, lines: int = 1) -> str:
 
     Names of classes differ at the end as often as at the beginning.
     """
-    for left in range(len(text), -1, -1):
+    most = 1 + 2 * math.ceil(len(text) * lines * inches / max(_inches(text, size), 1e-9))
+    for left in (len(text), *range(min(len(text) - 1, most), -1, -1)):
         first, last = text[: -(-left // 2)].rstrip(), text[len(text) - left // 2 :].lstrip()
         part = text if left == len(text) else f"{first}…{last}"
         if _inches(part, size) <= lines * inches:

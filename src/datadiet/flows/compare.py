@@ -282,8 +282,9 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
         log.warning("%s %s, redoing it", file, error.what)
         return
     mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split, **more}
-    if ("subset" in found) != ("subset" in mine):  # only a training says whose weights lie beside it
-        kind = "training" if "subset" in found else "comparison"
+    trained = "subset" in found or (folder / "weights-0.safetensors").exists()  # which older ones did not say
+    if trained != ("subset" in mine):
+        kind = "training" if trained else "comparison"
         raise DatadietError(f"holds a {kind}", where=folder, fix="choose another --out, or move that folder away")
     differ = [key for key, value in mine.items() if found.get(key) != value]
     if differ:

@@ -66,7 +66,7 @@ class Setup:
     resume_every: float = RESUME_EVERY
 
     def __post_init__(self) -> None:
-        if str(self.store).startswith("~"):
+        if self.store == "" or str(self.store).startswith("~"):
             object.__setattr__(self, "store", expanded(self.store))
         if self.engine != "auto":
             ENGINES.get(self.engine, where="--engine")

@@ -214,14 +214,13 @@ def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
 
 
 def _refuse_others(plan: RunPlan) -> None:
-    """Nothing of somebody else's is written over: our subsets come after the scores, the rest after the comparison."""
+    """Nothing of somebody else's is written over: ours is written when the scores are there."""
     out = plan.out
-    if (out / "comparison.json").exists():
+    if (out / "comparison.json").exists() or (out / "scores" / "manifest.json").exists():
         return
     figures = [out / f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
-    refuse_in_the_way([out / "tuned.json", *figures], "run")
-    if not (out / "scores" / "manifest.json").exists():
-        refuse_in_the_way([out / "subsets" / f"{_slug(name)}.safetensors" for name in plan.subset_names], "run")
+    subsets = [out / "subsets" / f"{_slug(name)}.safetensors" for name in plan.subset_names]
+    refuse_in_the_way([out / "tuned.json", *figures, *subsets], "run")
 
 
 def subsets_of(plan: RunPlan, table: ScoreTable) -> dict[str, Subset]:

@@ -263,7 +263,7 @@ def _warnings(check: Check, table: ScoreTable, last: int, counts: np.ndarray) ->
     if check.reliability is None and check.runs == 1:
         lines.append("comes from one run: nothing says whether another run would rank alike")
     elif check.reliability is None:
-        lines.append("ranks nothing in half of its runs: nothing says whether another run would rank alike")
+        lines.append("has two halves of runs that do not compare: nothing says whether another run would rank alike")
     elif check.reliability < UNRELIABLE:
         lines.append(
             f"would rank otherwise with other seeds (split-half reliability {check.reliability:.2f}, {check.runs} runs)"

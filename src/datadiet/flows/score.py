@@ -38,6 +38,7 @@ from datadiet.flows.tasks import RunTask, codes_of_scores, columns, defined_at, 
 from datadiet.machine import expanded
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES, ScoreTable
+from datadiet.scores.export import shard_path
 from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.store.files import writable_folder
@@ -220,7 +221,8 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
     folder = None if out is None else expanded(out)
     if folder is not None:
         check_folder(folder, plan)
-        writable_folder(folder, need_bytes=4 * len(plan.data) * len(plan.asked) * len(plan.tasks))
+        shards = [shard_path(folder, run, *key) for run in range(len(plan.tasks)) for key in plan.asked]
+        writable_folder(folder, need_bytes=4 * len(plan.data) * sum(not shard.exists() for shard in shards))
     with kept_engines():
         run_tasks(plan.tasks, plan.data, plan.setup, on_progress)
         for name in spawned_scores(plan.scores):

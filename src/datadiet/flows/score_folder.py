@@ -33,7 +33,7 @@ def refuse_in_the_way(files: Iterable[Path], job: str) -> None:
     for file in files:
         if file.exists():
             raise DatadietError(
-                f"is in the way: it is of something else than this {job}",
+                f"is in the way: nothing says that it is of this {job}",
                 where=file,
                 fix="choose another --out, or move it away",
             )

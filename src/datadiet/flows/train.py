@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from datadiet.flows.network import network_of
 from datadiet.flows.score_folder import refuse_in_the_way
 from datadiet.flows.tasks import folder_of
 from datadiet.machine import expanded
-from datadiet.store.files import writable_folder, write_json, write_tensors
+from datadiet.store.files import read_tensors, writable_folder, write_json, write_tensors
 from datadiet.training.checkpoint import part
 from datadiet.training.masks import Mask
 
@@ -55,8 +56,10 @@ def execute_train(
     check_folder(folder, plan.data.fingerprint, plan.recipe, plan.seed, plan.split, **what)
     files = [folder / f"weights-{run}.safetensors" for run in range(len(plan.tasks))]
     if not (folder / "comparison.json").exists():  # which is written before them
-        refuse_in_the_way(files, "training")
-    writable_folder(folder, need_bytes=plan.network.state_bytes * len(files))
+        others = [file for run, file in enumerate(files) if not _is_ours(file, {**_about(plan, run), **what})]
+        refuse_in_the_way(others, "training")
+    new = sum(not file.exists() for file in files)  # one that is written again stands there twice for a moment
+    writable_folder(folder, need_bytes=plan.network.state_bytes * max(1, new))
     result = execute_compare(plan, on_progress=on_progress)
     result = replace(result, provenance={**result.provenance, **what})
     write_json(folder / "comparison.json", result.to_json())  # first: it says whose weights these are
@@ -64,10 +67,21 @@ def execute_train(
         point = folder_of(task).load_checkpoint(plan.until)
         if point is None:
             raise DatadietError("the last checkpoint is gone", where=folder_of(task).path, fix="run the command again")
-        about = {"recipe": plan.recipe.to_json(), "fingerprint": plan.data.fingerprint, "seed": plan.seed, "run": run}
-        meta = {"what": "weights", "step": plan.until, "name": task.spec.name, **about, **what}
+        meta = {"what": "weights", "step": plan.until, "name": task.spec.name, **_about(plan, run), **what}
         write_tensors(file, part(point.tensors, "model/"), meta)
     return result, files
+
+
+def _about(plan: ComparePlan, run: int) -> dict[str, Any]:
+    """What the weights of a run say of themselves."""
+    return {"recipe": plan.recipe.to_json(), "fingerprint": plan.data.fingerprint, "seed": plan.seed, "run": run}
+
+
+def _is_ours(file: Path, about: Mapping[str, Any]) -> bool:
+    try:
+        return file.exists() and about.items() <= read_tensors(file)[1].items()
+    except DatadietError:
+        return False
 
 
 def train(

@@ -50,6 +50,7 @@ class Tuned:
     def to_json(self) -> dict[str, Any]:
         return {
             "what": "tuned window",
+            "by": self.subset.policy.get("by"),
             "keep": self.keep,
             "offset": self.offset,
             "validation_examples": self.validation_examples,

@@ -185,10 +185,11 @@ def plan_tickets(
         there = one.size or len(data)
         batches = there // chosen.batch_size
         if "coherence" in instruments and batches < BATCHES:
+            what = "agree by construction" if batches < 2 else "agree the more, as examples come again"
             log.warning(
-                "%s: %d examples make %d batch%s of %d, and %d gradients are taken: the same examples come again, so "
-                "that they agree the more",
-                variant.label, there, max(1, batches), "es" * (batches > 1), chosen.batch_size, BATCHES,
+                "%s: %d examples make %s of %d, for %d gradients, which %s",
+                variant.label, there, f"{batches} batches" if batches > 1 else "fewer than two batches",
+                chosen.batch_size, BATCHES, what,
             )  # fmt: skip
     if any(variant.pretraining.size == 1 for variant in variants.values()):
         inspect(pre_recipe, data, smallest=1)

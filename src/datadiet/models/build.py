@@ -72,7 +72,8 @@ def build_with(
             return builder(shape, classes, **args)
         except (RuntimeError, MemoryError) as error:  # what no memory carries
             fix = "make it smaller" if is_ours(builder) else None
-            raise DatadietError(first_line(error), where=f"model {name}", fix=fix) from error
+            what = f"{type(error).__name__}: {first_line(error)}"
+            raise DatadietError(what, where=f"model {name}", fix=fix) from error
 
 
 def is_own(name: str) -> bool:

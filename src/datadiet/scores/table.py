@@ -172,8 +172,8 @@ class ScoreTable:
             )
 
     def _key(self, name: str, at: str | int | None) -> tuple[str, int]:
-        if name not in self.names and name in SCORES:
-            known = ", ".join(one for one in self.names if one in SCORES)
+        known = ", ".join(one for one in self.names if one in SCORES)
+        if name not in self.names and name in SCORES and known:
             raise DatadietError(
                 f"{name} was not taken", where=self.path, fix=f"score with --score {name}, or take one of {known}"
             )
