@@ -91,6 +91,14 @@ def test_a_batch_that_is_no_numbers_is_right_for_no_class():
     assert watch.result()["correctness"].tolist() == [0, 0, 0, 0]
 
 
+def test_only_the_rows_that_hold_a_nan_are_never_right():
+    watch, logits = dd.Watch(3), torch.eye(3)
+    logits[1, 1] = torch.nan
+    watch.update([0, 1, 2], logits, [0, 1, 2])
+    assert watch.result()["correctness"].tolist() == [1, 0, 1]
+    assert np.isnan(watch.result()["el2n_online"]).tolist() == [False, True, False]
+
+
 def test_a_watch_may_be_made_and_updated_under_inference_mode():
     with torch.inference_mode():
         watch = dd.Watch(3)

@@ -62,6 +62,7 @@ class Watch:
         outputs = _tensor(logits, "logits").detach().to(self.device).float()
         given = _whole(labels, "labels", "give class indices; mixed labels cannot be watched", self.device)
         self._check(rows, outputs, given)
+        outputs = _never_right(outputs, given)
         with torch.inference_mode(False):
             self._labels[rows] = given
             for turn in _turns(rows):
@@ -158,6 +159,15 @@ class Watch:
         self._labels.copy_(state["labels"])
         self.epochs = int(state["epochs"])
         self._history = {}
+
+
+def _never_right(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Rows that hold a NaN with one in a column that is not the label's, which argmax then takes for the largest."""
+    bad = outputs.isnan().any(1)
+    if not bool(bad.any()):
+        return outputs
+    beside = torch.full_like(outputs, -torch.inf).scatter(1, ((labels + 1) % outputs.shape[1])[:, None], torch.nan)
+    return torch.where(bad[:, None], beside, outputs)
 
 
 def _turns(rows: torch.Tensor) -> list[Any]:
