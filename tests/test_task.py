@@ -49,6 +49,18 @@ def test_the_exact_loss_and_its_gradient_keep_their_digits_in_float32(seed, rows
     torch.testing.assert_close(found, gradient, rtol=1e-12, atol=0)
 
 
+def test_the_exact_loss_where_logits_are_infinite():
+    logits = torch.tensor([[-torch.inf, 0.0], [torch.inf, 0.0], [0.0, -torch.inf], [0.0, torch.nan]]).requires_grad_()
+    values = classification.exact(logits, torch.tensor([1, 0, 1, 0]))
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert values[0] == 0
+    assert gradient[0].tolist() == [0, 0], "all other classes are masked"
+    assert values[1].isnan(), "an overflow is not the easiest example"
+    assert gradient[1].isnan().any()
+    assert values[2] == torch.inf
+    assert values[3].isnan()
+
+
 def test_the_errors_of_an_example_sum_to_zero_and_the_labels_is_not_lost_at_large_margins():
     logits = torch.zeros(1, 10)
     logits[0, 3] = 40.0

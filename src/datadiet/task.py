@@ -51,9 +51,12 @@ class Classification:
         are 0 from a margin of about 17 on.
         """
         label = labels[..., None]
-        others = logits.scatter(-1, label, -torch.inf).logsumexp(-1)
+        own = logits.gather(-1, label)[..., 0]
+        # Not by -inf: a sum of nothing else (classes that are masked) has no gradient.
+        others = logits.scatter(-1, label, torch.finfo(logits.dtype).min).logsumexp(-1)
         # From the threshold on softplus is taken to be linear; by default that is at 20, or 2e-9 off.
-        return F.softplus(others - logits.gather(-1, label)[..., 0], threshold=50)
+        values = F.softplus(others - own, threshold=50)
+        return values * torch.ones_like(own).masked_fill(own.detach() == torch.inf, torch.nan)  # of an overflow: none
 
     def error(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """softmax(logits) − one-hot(label), the label's entry as −Σ_{k≠y} p_k.

@@ -225,14 +225,25 @@ def test_what_is_transparent_is_seen_on_white(tmp_path, write_images, mode):
     assert (np.delete(first.reshape(-1, 3), 2 * 8 + 3, axis=0) == 255).all()
 
 
-def test_white_on_transparent_is_not_made_a_blank_page(tmp_path, write_images):
+@pytest.mark.parametrize("under", [(0, 0, 0), (255, 255, 255)])
+def test_white_on_transparent_is_not_made_a_blank_page(tmp_path, write_images, under):
     root = write_images(tmp_path / "glyphs")
-    drawn = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
+    drawn = Image.new("RGBA", (8, 6), (*under, 0))
     drawn.putpixel((3, 2), (255, 255, 255, 255))
     drawn.save(root / "ant" / "000.png")
     first = load(root, test_fraction=0).train.inputs[0]
     assert (first[2, 3] == 255).all()
     assert first.sum() == 3 * 255
+
+
+def test_what_nobody_sees_of_an_image_is_no_input(tmp_path, write_images):
+    root = write_images(tmp_path / "hidden")
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(np.dstack([noise, np.zeros((6, 8, 1), np.uint8)])).save(root / "ant" / "000.png")
+    Image.new("RGBA", (8, 6), (255, 0, 0, 128)).save(root / "ant" / "001.png")
+    clear, red = load(root, test_fraction=0).train.inputs[:2]
+    assert (clear == 255).all()
+    assert np.abs(red[0, 0].astype(int) - [255, 127, 127]).max() <= 1
 
 
 def test_an_alpha_channel_that_hides_nothing_changes_no_colour(tmp_path, write_images):

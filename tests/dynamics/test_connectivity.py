@@ -388,6 +388,9 @@ def test_bad_input_is_said_in_words() -> None:
     for labels, said in ((y[:, None], "one class number"), (y - 100, "labels from -100"), (y > 0, "type bool")):
         with pytest.raises(DatadietError, match=said):
             linear_path(network(0), network(1), x, labels)
+    for inputs, said in ((x.numpy(), "no tensors"), ([], "no examples"), ({}, "no examples")):
+        with pytest.raises(DatadietError, match=said):
+            linear_path(network(0), network(1), inputs, y)
     with pytest.raises(DatadietError, match="midpoint"):
         linear_path(network(0), network(1), x, y, [0.3]).per_example()
     with pytest.raises(DatadietError, match="ascend"):

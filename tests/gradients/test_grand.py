@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_loop import error, naive
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from datadiet.errors import DatadietError
 from datadiet.gradients import RULES, Rule, grand, grand_loader, register_rule
@@ -66,6 +66,7 @@ def test_norms_of_what_a_network_is_sure_of_keep_their_digits_in_float32(seed: i
     norms = (wrong.square().sum(1) + wrong.sum(1).square()).sqrt() * (x.double().square().sum(1) + 1).sqrt()
     there = norms > 1e-18  # whose squares float32 holds
     assert error(grand(model, x, y)[there], norms[there]) < 1e-4
+    assert error(grand(model, x, F.one_hot(y, classes).float())[there], norms[there]) < 1e-4
 
 
 def test_groups_add_up_to_the_whole() -> None:
@@ -280,7 +281,7 @@ def test_no_batch_of_a_stream_is_dropped_and_labels_may_be_arrays_and_lists() ->
     model, (x, y) = network(), data()
     whole = grand(model, x, y)
     assert error(grand_loader(model, DataLoader(Stream(), 4, drop_last=True)), whole) < 1e-12
-    for labels in (y.numpy(), y.tolist(), list(y)):
+    for labels in (y.numpy(), y.tolist()):
         assert error(grand_loader(model, [(x, labels)]), whole) < 1e-12
     with pytest.raises(DatadietError, match="batches have no size of their own"):
         grand_loader(model, DataLoader(TensorDataset(x, y), batch_sampler=[[0, 1], [2]]))
@@ -295,6 +296,26 @@ def test_pairs_of_outputs_and_labels_that_broadcast_are_refused() -> None:
         grand(model, x, torch.zeros(6, dtype=torch.int64))
     y = torch.randn(6, 1)
     assert error(grand(model, x, y, loss=each), naive(model, x, y, F.mse_loss)) < 1e-5
+
+
+def test_losses_of_places_keep_their_own_shapes() -> None:
+    model, x, y = nn.Linear(3, 8), torch.randn(4, 3), torch.randint(2, (4, 4))
+    each = lambda z, y: F.cross_entropy(z.view(-1, 4, 2).transpose(1, 2), y, reduction="none")  # noqa: E731
+    assert error(grand(model, x, y, loss=each), naive(model, x, y, each)) < 1e-5
+    whole = lambda z, y: each(z["all"], y)  # noqa: E731
+    found = grand(model, x, y, loss=whole, forward=lambda model, x: {"all": model(x)})
+    assert error(found, naive(model, x, y, each)) < 1e-5
+
+    class Pair(Dataset):
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, i: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            return torch.arange(3.0) + i, (torch.tensor(i % 2), torch.tensor(1 - i % 2))
+
+    two = lambda z, y: F.cross_entropy(z, y[0], reduction="none") + F.cross_entropy(z, y[1], reduction="none")  # noqa: E731
+    whole_norms, parts = (grand_loader(model, DataLoader(Pair(), size), loss=two) for size in (5, 2))
+    assert error(parts, whole_norms.double()) < 1e-5
 
 
 def test_a_hook_on_a_weight_is_said_not_to_be_followed(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from tiny_studies import RECIPE, arrays, plan, rehearsed
 import datadiet as dd
 from datadiet import studies
 from datadiet.errors import DatadietError
+from datadiet.store import read_json, write_json
 from datadiet.studies import STUDIES
 from datadiet.studies.output import read_numbers
 from datadiet.studies.transfer import others
@@ -130,6 +131,14 @@ def test_a_folder_keeps_its_study_and_loses_the_figures_of_an_earlier_call(tmp_p
     assert before == {file: file.read_bytes() for file in again.folder.iterdir()}
     run("gallery", tmp_path, seed=1, out=tmp_path / "other")
     assert read_numbers(again.folder / "numbers.parquet") == again.findings.numbers
+
+
+def test_a_study_of_before_a_field_of_recipes_was_there_is_the_same_study(tmp_path: Path) -> None:
+    result = run("gallery", tmp_path)
+    record = {key: value for key, value in read_json(result.folder / "study.json").items() if key != "checksum"}
+    del record["recipe"]["optimizer"]  # which has its default
+    write_json(result.folder / "study.json", record)
+    assert run("gallery", tmp_path).folder == result.folder
 
 
 def test_more_runs_of_a_study_take_the_place_of_fewer(tmp_path: Path) -> None:

@@ -186,16 +186,18 @@ def read_image(file: Path | IO[bytes], where: object, size: tuple[int, int] | No
 def _opaque(image: Image.Image) -> Image.Image:
     """What is seen of an image with transparent parts on a white page; under them it may hold any colours.
 
-    Of one that is white itself nothing would be seen: that is taken as it is.
+    Of what is white itself nothing would be seen: that is put on black.
     """
     if image.mode not in TRANSPARENT and "transparency" not in image.info:
         return image
     shown = image.convert("RGBA")
-    lowest, _ = shown.getchannel("A").getextrema()
+    lowest, highest = shown.getchannel("A").getextrema()
     if lowest == 255:
         return image
     seen = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-    return image if len(seen.getcolors(2) or (1, 2)) == 1 else seen  # of one colour: blank
+    if highest and seen.getcolors(1) == [(shown.width * shown.height, (255, 255, 255, 255))]:
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "black"), shown)
+    return seen
 
 
 def unreadable(where: object, error: Exception) -> DatadietError:

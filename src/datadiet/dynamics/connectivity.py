@@ -152,7 +152,10 @@ def linear_path(
     training = None if statistics == "interpolated" else list(() if estimate_on is None else estimate_on)
     if training == []:
         raise DatadietError("no batches to estimate statistics on", where="estimate_on", fix="give training inputs")
-    count = len(tree_leaves(inputs)[0])
+    leaves = tree_leaves(inputs)
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise DatadietError("inputs that are no tensors", where="inputs", fix="give tensors")
+    count = len(leaves[0]) if leaves else 0
     if not count:
         raise DatadietError("no examples to take losses of", where="inputs", fix="give at least one")
     points = check_alphas(alphas)

@@ -286,6 +286,8 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
     if trained != ("subset" in mine):
         kind = "training" if trained else "comparison"
         raise DatadietError(f"holds a {kind}", where=folder, fix="choose another --out, or move that folder away")
+    if recipe.is_told_by(found.get("recipe")):
+        found = {**found, "recipe": mine["recipe"]}
     differ = [key for key, value in mine.items() if found.get(key) != value]
     if differ:
         raise DatadietError(

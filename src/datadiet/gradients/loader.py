@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from datadiet.errors import DatadietError
@@ -40,7 +40,7 @@ def grand_loader(
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed for its workers
         for number, batch in enumerate(_in_order(loader)):
             inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
-            if isinstance(labels, (np.ndarray, list)):
+            if isinstance(labels, (np.ndarray, list)) and not any(isinstance(t, Tensor) for t in tree_leaves(labels)):
                 with suppress(TypeError, ValueError, RuntimeError):  # it may be for a loss of the caller's own
                     labels = torch.as_tensor(labels)
             inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))

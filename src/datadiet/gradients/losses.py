@@ -53,7 +53,9 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     if labels.is_floating_point():
         if labels.shape != outputs.shape:
             raise _mismatch(outputs, labels)
-        losses = -(labels * F.log_softmax(outputs, -1)).sum(-1)
+        top = outputs.argmax(-1, keepdim=True)  # whose logarithm has few digits where it is near 0
+        exact = -classification.exact(outputs, top[..., 0])[..., None]
+        losses = -(labels * F.log_softmax(outputs, -1).scatter(-1, top, exact)).sum(-1)
     else:
         if labels.shape != outputs.shape[:-1]:
             raise _mismatch(outputs, labels)
@@ -68,6 +70,8 @@ def check_labels(outputs: Tensor, labels: Any) -> None:
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         return
     classes = outputs.shape[-1]
+    if classes < 2:  # cross_entropy says why
+        return
     known = labels[labels != IGNORED] if labels.dim() > 1 else labels
     if known.numel() == 0:
         return
@@ -90,16 +94,17 @@ def _mismatch(outputs: Tensor, labels: Tensor) -> DatadietError:
     )  # fmt: skip
 
 
-def _refuse_pairs(
-    loss: Loss, outputs: Any, labels: Any, losses: Tensor, slicer: Callable[[Any, slice], Any]
-) -> None:  # fmt: skip
+def _refuse_pairs(loss: Loss, outputs: Any, labels: Any, slicer: Callable[[Any, slice], Any]) -> None:
     """Refuse a loss of each example with each other's label, which outputs (B, 1) and labels (B,) broadcast to."""
+    if not (isinstance(outputs, Tensor) and isinstance(labels, Tensor)) or outputs.shape == labels.shape:
+        return
     with torch.no_grad():
         alone = loss(slicer(outputs, slice(0, 1)), slicer(labels, slice(0, 1)))
-    if alone.shape[1:] != losses.shape[1:]:
+    if alone.shape == (1, 1):
+        count = len(outputs)
         raise DatadietError(
-            f"the loss returns shape {tuple(losses.shape)} for {len(losses)} examples and {tuple(alone.shape)} for one",
-            where="loss", fix="give outputs and labels of one shape, such as (B, 1) both",
+            f"the loss returns shape {(count, count)} for {count} examples and (1, 1) for one", where="loss",
+            fix=f"outputs {tuple(outputs.shape)} and labels {tuple(labels.shape)} broadcast; give them one shape",
         )  # fmt: skip
 
 
@@ -125,8 +130,8 @@ def total_loss(loss: Loss, outputs: Any, labels: Any, count: int, slicer: Callab
                     f"the loss returns shape {tuple(losses.shape)} for {count} examples", where="loss",
                     fix="return one number an example",
                 )  # fmt: skip
-            if losses.dim() > 1 and count > 1:
-                _refuse_pairs(loss, outputs, labels, losses, slicer)
+            if losses.shape == (count, count) and count > 1:
+                _refuse_pairs(loss, outputs, labels, slicer)
             return losses.sum()
         if count == 1:
             return losses

@@ -75,7 +75,7 @@ class ScoreTable:
         return self._key(name, at)[1]
 
     def values(self, name: str, at: str | int | None = None) -> np.ndarray:
-        """(runs, N) float32, one row a run in run order; the table's own, which cannot be written to."""
+        """(runs, N) float32, one row a run in run order; the table's own: copy what is to be written to."""
         key = self._key(name, at)
         if key not in self._cache:
             self._cache[key] = np.stack([load() for load in self.shards[key]])

@@ -68,6 +68,8 @@ def refuse_another(study: Study, job: StudyJob, folder: Path) -> None:
         log.warning("%s %s, redoing it", folder / "study.json", error.what)
         return
     mine = _identity(study, job)
+    if found and job.recipe.is_told_by(found.get("recipe")):
+        found = {**found, "recipe": mine["recipe"]}
     differ = [key.replace("_", " ") for key, value in mine.items() if found and found.get(key) != value]
     if differ:
         raise DatadietError(

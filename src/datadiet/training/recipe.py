@@ -115,6 +115,13 @@ class Recipe:
         """A recipe from fields by name; what they do not say comes from `base`, else from the defaults."""
         return (base or cls()).with_(**values)
 
+    def is_told_by(self, values: Any) -> bool:
+        """Whether JSON says this recipe, of a version perhaps that lacked some of its fields."""
+        try:
+            return self.from_json(values).to_json() == self.to_json()
+        except (DatadietError, TypeError, AttributeError):
+            return False
+
     @classmethod
     def from_file(cls, path: str | Path, *, base: Recipe | None = None) -> Recipe:
         """A recipe from a JSON or TOML file; what it does not say comes from `base`."""
