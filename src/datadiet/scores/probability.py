@@ -13,7 +13,7 @@ from datadiet.task import Task, classification
 def prepared(logits: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (B, C) in float32 or better and labels (B,) as class numbers, or an error in words: any caller's."""
     wide = columns(logits)
-    found = _tensor(labels, "labels").to(wide.device)
+    found = as_tensor(labels, "labels").to(wide.device)
     whole = not (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool)
     if found.ndim != 1 or len(found) != len(wide) or not whole:
         kind = str(found.dtype).removeprefix("torch.")
@@ -32,7 +32,7 @@ def prepared(logits: Any, labels: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def columns(logits: Any) -> torch.Tensor:
     """Logits (B, C) of two classes or more, in float32 or better."""
-    found = _tensor(logits, "logits")
+    found = as_tensor(logits, "logits")
     if found.ndim != 2 or found.shape[1] < 2:
         raise DatadietError(
             f"logits of shape {tuple(found.shape)}",
@@ -41,12 +41,13 @@ def columns(logits: Any) -> torch.Tensor:
     return widened(found)
 
 
-def _tensor(values: Any, what: str) -> torch.Tensor:
+def as_tensor(values: Any, what: str, where: str | None = None) -> torch.Tensor:
+    """What a caller gave as numbers, or an error in words."""
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
         raise DatadietError(
-            f"{what} are {type(values).__name__}, not numbers", fix="give a tensor or an array"
+            f"{what} are {type(values).__name__}, not numbers", where=where, fix="give a tensor or an array"
         ) from None
 
 

@@ -12,6 +12,7 @@ import torch
 
 from datadiet.errors import DatadietError
 from datadiet.scores.base import SCORES
+from datadiet.scores.probability import as_tensor
 from datadiet.scores.table import ScoreTable
 
 
@@ -59,7 +60,7 @@ class Watch:
         A batch that does not fit is refused whole: nothing is taken in.
         """
         rows = _whole(indices, "indices", "give whole numbers; a mask becomes them by nonzero()", self.device)
-        outputs = _tensor(logits, "logits").detach().to(self.device).float()
+        outputs = as_tensor(logits, "logits", "Watch.update").detach().to(self.device).float()
         given = _whole(labels, "labels", "give class indices; mixed labels cannot be watched", self.device)
         self._check(rows, outputs, given)
         outputs = _never_right(outputs, given)
@@ -183,17 +184,8 @@ def _turns(rows: torch.Tensor) -> list[Any]:
     return [(visit == turn).nonzero()[:, 0] for turn in range(int(visit.max()) + 1)]
 
 
-def _tensor(values: Any, what: str) -> torch.Tensor:
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError):
-        raise DatadietError(
-            f"{what} are {type(values).__name__}, not numbers", where="Watch.update", fix="give a tensor or an array"
-        ) from None
-
-
 def _whole(values: Any, what: str, fix: str, device: torch.device) -> torch.Tensor:
-    found = _tensor(values, what)
+    found = as_tensor(values, what, "Watch.update")
     if found.numel() and (found.dtype.is_floating_point or found.dtype.is_complex or found.dtype == torch.bool):
         raise DatadietError(
             f"{what} are of type {str(found.dtype).removeprefix('torch.')}", where="Watch.update", fix=fix
