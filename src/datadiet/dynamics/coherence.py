@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from datadiet.convolutions import sound
 from datadiet.errors import DatadietError
 from datadiet.gradients.capture import hold_again, ordinary, put_back
 from datadiet.numerics import exact
@@ -75,7 +76,7 @@ def batch_gradients(
     modes = [(m, m.training) for m in model.modules()]
     held = [(m._buffers, dict(m._buffers)) for m in model.modules()]
     rows = []
-    with exact(), torch.inference_mode(False):
+    with exact(), torch.inference_mode(False), sound(model.modules()):
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
         try:
             model.train(training)

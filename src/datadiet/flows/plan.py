@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from datadiet import models
+from datadiet.convolutions import Seen
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
@@ -100,6 +101,7 @@ class Network:
     parameters: int
     state_bytes: int
     work: float  # multiply-adds of a forward pass of one example
+    narrow: bool  # whether it has convolutions that channels-last is not safe for, on some CPUs
     weights: str | None  # fingerprint of the initial weights, for a user's own model
     code: str | None = None  # and of its code
 
@@ -238,12 +240,12 @@ def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Netwo
     tensors = [value for value in whole_state(model).values() if isinstance(value, torch.Tensor)]
     state = sum(t.numel() * t.element_size() for t in tensors)
     if weights is None:
-        return Network(parameters, state, _work(model, sample), None)
+        return Network(parameters, state, *_work(model, sample), None)
     # One that was used may know of caches that are gone again.
-    work = _work(network_of(recipe, data), sample)
+    work, narrow = _work(network_of(recipe, data), sample)
     # Modules that are imported at the first call are there by now.
     code = models.code_fingerprint(recipe.model, model)
-    return Network(parameters, state, work, weights, code)
+    return Network(parameters, state, work, narrow, weights, code)
 
 
 def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -> Numerics:
@@ -255,6 +257,7 @@ def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -
         compile=setup.compile,
         work=3 * network.work * recipe.batch_size,
         steps=recipe.horizon(len(data)),
+        narrow=network.narrow,
     )
 
 
@@ -290,19 +293,19 @@ def _has_runs(store: Store, model: str, weights: str) -> bool:
     return False
 
 
-def _work(model: torch.nn.Module, sample: Any) -> float:
-    """Multiply-adds of a forward pass of one example."""
+def _work(model: torch.nn.Module, sample: Any) -> tuple[float, bool]:
+    """Multiply-adds of a forward pass of one example, and whether it has convolutions that need the ordinary layout."""
     from torch.utils.flop_counter import FlopCounterMode
 
     was = model.training
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, Seen() as seen:
             model(**sample) if isinstance(sample, dict) else model(sample)
     finally:
         model.train(was)
     size = len(next(iter(sample.values()))) if isinstance(sample, dict) else len(sample)
-    return counter.get_total_flops() / 2 / size
+    return counter.get_total_flops() / 2 / size, seen.narrow
 
 
 class Plan(Protocol):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from datadiet.convolutions import sound
 from datadiet.errors import DatadietError
 from datadiet.gradients.capture import borrowed, ordinary, ruled_modules, trainable
 from datadiet.gradients.engine import upcast
@@ -71,7 +72,8 @@ def ntk(
             return _logits(model(**given))
         return _logits(model(*given) if isinstance(given, (tuple, list)) else model(given))
 
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    layers = (m for _, m in walk)
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"), sound(layers):
         inputs = tree_map(ordinary, inputs)
         ruled = ruled_modules(walk, targets)
         plan = plan_for(model, call, lambda pick: _rows(inputs, pick), count, targets, walk, ruled, forward)

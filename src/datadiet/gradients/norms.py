@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from datadiet.convolutions import sound
 from datadiet.errors import DatadietError, unknown
 from datadiet.gradients.capture import Walk, borrowed, ordinary, ruled_modules, trainable
 from datadiet.gradients.engine import run_pass, upcast, whole_model
@@ -75,7 +76,8 @@ def grand(
     device = next((t.device for t in tree_leaves(inputs) if isinstance(t, Tensor)), torch.device("cpu"))
     dtype = torch.float64 if any(p.dtype == torch.float64 for p in named.values()) else torch.float32
     groups = _groups(per, named)
-    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"):
+    layers = (m for _, m in walk)
+    with torch.inference_mode(False), torch.enable_grad(), borrowed(walk, evaluate=mode == "eval"), sound(layers):
         if count == 0:
             squared = {id(p): torch.zeros(0, dtype=dtype, device=device) for p in named.values()}
         else:
