@@ -57,7 +57,7 @@ def test_a_sound_block_costs_nothing_where_nothing_is_wrong(monkeypatch: pytest.
     assert modes == [capability == "AVX2", False]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(2, 3), st.integers(3, 9), st.integers(1, 5), st.integers(0, 99)
 )

@@ -16,7 +16,7 @@ def _case(seed: int, rows: int, classes: int, scale: float):
     return logits, torch.randint(classes, (rows,), generator=rng)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), st.integers(1, 9), st.integers(2, 12), st.floats(0.1, 30))
 def test_the_error_is_softmax_minus_one_hot_and_the_gradient_of_the_loss(seed, rows, classes, scale):
     logits, labels = _case(seed, rows, classes, scale)
@@ -27,7 +27,7 @@ def test_the_error_is_softmax_minus_one_hot_and_the_gradient_of_the_loss(seed, r
     torch.testing.assert_close(gradient, naive, rtol=1e-9, atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(1, 9), st.integers(2, 12), st.floats(0.1, 40))
 def test_the_exact_loss_and_its_gradient_keep_their_digits_in_float32(seed, rows, classes, scale):
     logits, labels = _case(seed, rows, classes, scale)

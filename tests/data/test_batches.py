@@ -47,7 +47,7 @@ def cases(draw):
     return shape, pad, mode, wanted, shifts, flips, draw(st.sampled_from([np.uint8, np.float32]))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(cases(), st.integers(0, 99))
 def test_a_batch_equals_its_images_padded_cropped_flipped_and_normalised_one_by_one(case, seed):
     shape, pad, mode, wanted, shifts, flips, kind = case
@@ -59,7 +59,7 @@ def test_a_batch_equals_its_images_padded_cropped_flipped_and_normalised_one_by_
     np.testing.assert_allclose(got.numpy(), naive, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(), st.integers(0, 99))
 def test_without_draws_an_image_is_only_normalised_and_the_centre_crop_is_the_image(case, seed):
     shape, pad, mode, wanted, _, flips, kind = case

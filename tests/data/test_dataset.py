@@ -110,7 +110,7 @@ def test_relative_paths_are_found_below_data_dir_and_noted_whole(tmp_path):
     assert data.source["source"] == str(tmp_path / "a.npz")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 59), st.integers(0, 3), st.integers(0, 4), st.integers(0, 2))
 def test_any_changed_pixel_or_label_changes_the_fingerprint(row, y, x, channel):
     data = images()
@@ -238,7 +238,7 @@ def test_arrays_by_name_lead_back_to_the_examples():
         assert Examples.from_arrays(examples.arrays()).fingerprint == examples.fingerprint
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(["permute", "redraw"]), st.floats(0.01, 1), st.integers(0, 1000))
 def test_noise_draws_the_stated_part_and_keeps_both_masks(kind, fraction, seed):
     data = images(97)
@@ -301,7 +301,7 @@ def test_noise_is_refused_where_it_makes_no_sense():
             parse(text)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.05, 0.95), st.integers(0, 99))
 def test_a_stratified_split_takes_its_share_of_every_class(counts, fraction, seed):
     labels = np.repeat(np.arange(len(counts)), counts)

@@ -25,7 +25,7 @@ def _same(a, b):
     return all((x is None and y is None) or torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subsets(), st.integers(0, 5))
 def test_a_pass_visits_the_subset_once_without_the_partial_batch(subset, number):
     rows, batch = subset
@@ -40,7 +40,7 @@ def test_a_pass_visits_the_subset_once_without_the_partial_batch(subset, number)
     assert set(seen) <= set(rows.tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subsets(), st.integers(0, 70), st.integers(1, 3))
 def test_the_rows_that_steps_visit_are_those_of_their_batches(subset, steps, times):
     order = Order(*subset, STREAM)
@@ -48,7 +48,7 @@ def test_the_rows_that_steps_visit_are_those_of_their_batches(subset, steps, tim
     assert order.visited(steps, times).tolist() == sorted(row for row, count in seen.items() if count >= times)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subsets(), st.lists(st.integers(0, 60), min_size=1, max_size=12))
 def test_a_batch_depends_on_its_step_alone_in_whatever_order_steps_are_asked(subset, steps):
     rows, batch = subset

@@ -244,7 +244,7 @@ def test_plain_arrays_survive_exactly_and_without_warnings():
         assert back["rest"][:2] == [1, "two"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_pickle_is_an_error_or_a_dictionary_and_nothing_else(data):
     content = bytearray(pickle.dumps({b"data": np.arange(64, dtype=np.uint8), b"labels": [1, 2, 3]}, 2))

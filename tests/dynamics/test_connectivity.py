@@ -67,7 +67,7 @@ class Weight(nn.Module):
         return self.w.expand(len(x), 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     a=st.floats(-3, 3), b=st.floats(-3, 3), targets=st.lists(st.floats(-2, 2), min_size=1, max_size=5),
     alpha=st.floats(0.05, 0.95),

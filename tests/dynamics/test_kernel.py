@@ -28,7 +28,7 @@ def test_the_public_names() -> None:
     assert {"ntk", "kernel_velocity"} <= set(dd.__all__)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 12), seed=st.integers(0, 99), factor=st.floats(1e-30, 1e30))
 def test_velocity_by_its_definition(size: int, seed: int, factor: float) -> None:
     first, second = kernel(size, seed), kernel(size, seed + 1)

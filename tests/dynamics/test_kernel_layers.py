@@ -18,7 +18,7 @@ from datadiet.gradients.gram_forms import Inputs, outer_gram
 from datadiet.gradients.gram_matrix import Gram
 
 D = torch.float64
-quick = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=8, suppress_health_check=list(HealthCheck))
 
 
 class Head(nn.Module):

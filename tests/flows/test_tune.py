@@ -144,7 +144,7 @@ def test_the_plan_counts_every_run_and_trains_none(tmp_path: Path, table: dd.Sco
     assert counted() == {stage: (planned, 0) for stage, (planned, _) in fresh.items()}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(0.001, 1), st.integers(1, 60), st.integers(3, 500))
 def test_every_window_of_a_grid_fits_whatever_is_kept(part: float, over: int, n: int) -> None:
     for keep in (part, 1 / over, 1 - 1 / (over + 1)):

@@ -52,7 +52,7 @@ def test_losses_of_every_shape_mean_the_loss_of_the_example() -> None:
     assert error(grand(model, x, targets, loss=each), naive(model, x, targets, each)) < 1e-9
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999), scale=st.floats(0.1, 15), classes=st.integers(2, 12))
 def test_norms_of_what_a_network_is_sure_of_keep_their_digits_in_float32(seed: int, scale: float, classes: int) -> None:
     """In closed form: ‖error vector‖·√(‖x‖² + 1), the label's error being the sum of the others."""

@@ -15,7 +15,7 @@ from datadiet.gradients import grand
 from datadiet.gradients.conv import Geometry, _by_groups, _by_patches, _by_rows, _gram, correlate, correlate_norms
 from datadiet.gradients.rules import square_sum
 
-quick = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 def squares(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def flat(weights: Mapping[str, np.ndarray], mask: Mask) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rule", RULES.names())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes=SHAPES, seed=st.integers(0, 999), percent=PERCENT, levels=st.integers(1, 6), ties=st.booleans())
 def test_every_level_takes_exactly_the_part_it_should_and_gives_nothing_back(
     rule: str, shapes: list[tuple[int, ...]], seed: int, percent: int, levels: int, ties: bool
@@ -59,7 +59,7 @@ def test_every_level_takes_exactly_the_part_it_should_and_gives_nothing_back(
         mask = after
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes=SHAPES, seed=st.integers(0, 999), percent=PERCENT)
 def test_by_magnitude_the_smallest_of_all_go_as_an_independent_sort_has_it(
     shapes: list[tuple[int, ...]], seed: int, percent: int
@@ -77,7 +77,7 @@ def test_by_magnitude_the_smallest_of_all_go_as_an_independent_sort_has_it(
     } == gone
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes=SHAPES, seed=st.integers(0, 999), percent=PERCENT)
 def test_layer_by_layer_the_smallest_of_each_go(shapes: list[tuple[int, ...]], seed: int, percent: int) -> None:
     weights = drawn(shapes, seed, ties=True)
@@ -89,7 +89,7 @@ def test_layer_by_layer_the_smallest_of_each_go(shapes: list[tuple[int, ...]], s
 
 
 @pytest.mark.parametrize("rule", RULES.names())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 999), spared=st.integers(0, 2), percent=PERCENT)
 def test_spared_layers_lose_nothing_and_do_not_count(rule: str, seed: int, spared: int, percent: int) -> None:
     weights = drawn([(4, 3), (5, 2, 2), (7,)], seed)
@@ -153,7 +153,7 @@ def test_successive_draws_of_one_run_are_not_the_same_one() -> None:
     assert not np.array_equal(part, first.tensors["a"][:500])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(1, 5000), percent=PERCENT, levels=st.integers(0, 12))
 def test_the_counts_of_all_levels_are_known_beforehand(count: int, percent: int, levels: int) -> None:
     weights = {"a": np.random.default_rng(count).normal(size=count)}

@@ -30,7 +30,7 @@ def _naive(name, logits, label):
     return len(p) - 1 + math.fsum(q - p[label] for q in others)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 9999), st.integers(1, 12), st.integers(2, 30), st.floats(0.01, 8), st.sampled_from(sorted(FUNCTIONS))
 )

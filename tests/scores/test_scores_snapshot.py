@@ -24,7 +24,7 @@ def _naive(logits, labels):
     return np.sqrt((errors**2).sum(1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(1, 20), st.integers(2, 30), st.floats(0.01, 20))
 def test_el2n_equals_its_formula_in_float64(seed, rows, classes, scale):
     rng = np.random.default_rng(seed)

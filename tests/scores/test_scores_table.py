@@ -42,7 +42,7 @@ def _values(seed=0, runs=5, count=N, holes=0.0):
 # ---------------------------------------------------------------------------------------------- numbers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(2, 9), st.sampled_from([0.0, 0.3]))
 def test_mean_and_standard_error_are_over_the_runs_that_have_a_value(seed, runs, holes):
     values = _values(seed, runs, holes=holes)
@@ -62,7 +62,7 @@ def test_one_run_has_a_mean_and_no_standard_error():
     assert np.isnan(table.reliability("el2n"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.booleans())
 def test_rank_correlation_is_scipys_over_what_both_have(seed, tied):
     rng = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_spearman_compares_scores_and_steps():
     assert table.spearman("el2n", at="5it", second_at="2ep") == pytest.approx(wanted[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.booleans(), st.integers(1, 29))
 def test_the_area_under_the_curve_is_scikit_learns(seed, tied, positives):
     rng = np.random.default_rng(seed)

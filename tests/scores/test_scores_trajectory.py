@@ -62,7 +62,7 @@ def _simulate(n, passes):
     return np.array(scores), np.array(never)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories())
 def test_forgetting_equals_a_plain_simulation_however_visits_are_cut_into_updates(history):
     n, passes, small, large = history
@@ -74,7 +74,7 @@ def test_forgetting_equals_a_plain_simulation_however_visits_are_cut_into_update
         np.testing.assert_array_equal(result["never_learned"].numpy(), never)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(histories())
 def test_never_learned_is_finite_and_above_every_other_score(history):
     n, passes, size, _ = history
@@ -106,7 +106,7 @@ def test_an_example_never_visited_has_no_score():
     assert Forgetting(0).result()["forgetting"].shape == (0,)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(histories())
 def test_online_el2n_is_the_mean_over_visits_however_they_are_cut(history):
     n, passes, small, large = history
@@ -123,7 +123,7 @@ def test_online_el2n_is_the_mean_over_visits_however_they_are_cut(history):
     assert by_small.numpy().tobytes() == by_large.numpy().tobytes()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(histories(), st.integers(0, 7))
 def test_an_accumulator_goes_on_from_its_state_at_any_point(history, stopped):
     n, passes, size, _ = history

@@ -86,7 +86,7 @@ def _results(n, passes, size):
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(histories())
 def test_they_equal_a_plain_loop_however_visits_are_cut_into_updates(history):
     n, passes, cuts = history
@@ -103,7 +103,7 @@ def test_they_equal_a_plain_loop_however_visits_are_cut_into_updates(history):
         assert got.numpy().tobytes() == found[1][name].numpy().tobytes(), "cut another way"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(histories(most=16), st.integers(2, 5))
 def test_windows_slide_over_all_visits(history, window):
     n, passes, (small, large) = history
@@ -126,7 +126,7 @@ def test_the_published_window_has_ten_visits_and_each_new_visit_opens_another():
         assert got == pytest.approx(want, rel=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories(most=14), st.integers(0, 14), st.sampled_from(NAMES))
 def test_an_accumulator_goes_on_from_its_state_at_any_point(history, stopped, name):
     n, passes, (size, _) = history

@@ -196,7 +196,7 @@ def test_a_state_stays_as_it_was_taken():
     ("n", "scores", "words"),
     [
         (6, ["aum"], "the state follows aum, this watch forgetting"),
-        (6, None, "load into a watch of the same scores"),
+        (6, None, "it must be of a watch of the same scores"),
         (5, ["forgetting"], "this watch is of 6 examples"),
         (1, ["forgetting"], "this watch is of 6 examples"),
     ],
@@ -226,3 +226,81 @@ def test_a_loaded_watch_has_the_scores_of_the_epoch_it_was_taken_at():
     np.testing.assert_array_equal(table.values("aum", "3ep"), first.table().values("aum", "3ep"))
     second.end_epoch()
     assert second.table().steps() == [4]
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(2, 4), st.integers(0, 99))
+def test_watches_of_several_processes_are_one_watch(n, epochs, ranks, seed):
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=draw)
+    straight, parts = dd.Watch(n), [dd.Watch(n) for _ in range(ranks)]
+    for _ in range(epochs):
+        order, logits = torch.randperm(n, generator=draw), torch.randn(n, 3, generator=draw)
+        straight.update(order, logits, labels[order])
+        for rank, watch in enumerate(parts):
+            mine = slice(rank, None, ranks)
+            watch.update(order[mine], logits[mine], labels[order[mine]])
+        states = [watch.state() for watch in parts]
+        for watch in parts:
+            watch.merge(states)
+            watch.end_epoch()
+        straight.end_epoch()
+    for watch in parts:
+        assert np.array_equal(watch.table().labels, straight.table().labels)
+        for name in straight.table().names:
+            for epoch in range(1, epochs + 1):
+                np.testing.assert_array_equal(watch.table().mean(name, epoch), straight.table().mean(name, epoch))
+
+
+def test_of_an_example_that_two_processes_saw_one_visit_counts_and_all_agree():
+    first, second = dd.Watch(3, ["forgetting", "el2n_online"]), dd.Watch(3, ["forgetting", "el2n_online"])
+    right, wrong, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]]), torch.tensor([0])
+    first.update(torch.tensor([1]), right, labels)
+    second.update(torch.tensor([1]), wrong, labels)
+    second.update(torch.tensor([2]), wrong, labels)
+    alone = first.result()["el2n_online"][1]
+    states = [first.state(), second.state()]
+    for watch in (first, second):
+        watch.merge(states)
+        assert watch.result()["never_learned"].tolist()[1:] == [0, 1]
+        assert watch.result()["el2n_online"][1] == alone
+        assert np.isnan(watch.result()["forgetting"][0])
+
+
+def test_what_cannot_be_merged_is_said():
+    watch, later, other = dd.Watch(3), dd.Watch(3), dd.Watch(3, ["aum"])
+    later.end_epoch()
+    with pytest.raises(DatadietError, match="after 0 and 1 epochs"):
+        watch.merge([watch.state(), later.state()])
+    with pytest.raises(DatadietError, match="the state follows aum"):
+        watch.merge([watch.state(), other.state()])
+    with pytest.raises(DatadietError, match="no state"):
+        watch.merge([])
+
+
+def test_a_score_of_ones_own_is_merged_by_its_own_rule_or_refused():
+    class Visits:
+        def __init__(self, n, device="cpu", task=None):
+            self.count = torch.zeros(n, device=device)
+
+        def update(self, indices, logits, labels):
+            self.count[indices] += 1
+
+        def result(self):
+            return {"visits_of_mine": self.count.clone()}
+
+        def state(self):
+            return {"count": self.count}
+
+        def load(self, state):
+            self.count.copy_(state["count"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        entry = dd.scores.Score("visits_of_mine", "trajectory", Visits, "higher", "")
+        patch.setitem(dd.scores.SCORES._entries, "visits_of_mine", entry)
+        first, second = dd.Watch(2, ["visits_of_mine"]), dd.Watch(2, ["visits_of_mine"])
+        first.update(torch.tensor([0]), torch.zeros(1, 2), torch.tensor([0]))
+        with pytest.raises(DatadietError, match="visits_of_mine cannot be merged"):
+            first.merge([first.state(), second.state()])
+        Visits.merge = lambda self, states: self.load({"count": sum(state["count"] for state in states)})
+        first.merge([first.state(), second.state()])
+        assert first.result()["visits_of_mine"].tolist() == [1, 0]

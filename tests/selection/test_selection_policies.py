@@ -36,7 +36,6 @@ TIE = Tie.of("some dataset")
 OPTIONS = {"window": {"offset": 0}}
 many = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 SMALL = st.sampled_from([0.0, -0.0, 1.0, 2.5, -3.0])

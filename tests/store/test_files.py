@@ -34,7 +34,7 @@ from datadiet.store import (
 )
 from datadiet.store import files as module
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -91,7 +91,7 @@ def test_the_same_content_gives_the_same_bytes(folder: Path, tensors: Any, meta:
     assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), mmap=st.booleans())
 def test_any_altered_byte_is_detected(folder: Path, data: st.DataObject, mmap: bool) -> None:
     file = folder / "altered.safetensors"
@@ -130,7 +130,7 @@ def test_a_file_cut_anywhere_is_detected(folder: Path, mmap: bool) -> None:
         read_tensors(file, mmap=mmap)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_json_that_is_cut_or_says_something_else_is_detected(folder: Path, data: st.DataObject) -> None:
     file = folder / "altered.json"

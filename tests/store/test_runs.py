@@ -51,7 +51,7 @@ def test_states_and_results_come_back(tmp_path: Path) -> None:
     assert Store(tmp_path).bytes() == run.bytes() + tmp_path.joinpath("store.json").stat().st_size > 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     good=st.sets(st.integers(0, 30), max_size=4),
     bad=st.sets(st.integers(0, 30), max_size=3),

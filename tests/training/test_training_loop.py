@@ -18,7 +18,7 @@ from datadiet.scores.forgetting import Forgetting
 from datadiet.seeds import stream
 from datadiet.training.checkpoint import weights
 from datadiet.training.evaluate import evaluation, predict
-from datadiet.training.loop import CHECK_EVERY, Observer
+from datadiet.training.loop import CHECK_EVERY, Moment, Observer
 from datadiet.training.observers import Ticker, Trajectories
 
 
@@ -291,3 +291,21 @@ def test_a_network_of_named_inputs_is_called_by_their_names():
     data = from_arrays("tokens", (parts, np.arange(40) % 4))
     run = Run.start(RECIPE.with_(pad=0, flip=False), data, Named()).go(12)
     assert predict(run.model, run.batches, Numerics()).shape == (40, 4)
+
+
+def test_observers_that_saw_each_other_half_of_a_batch_are_merged_into_the_one_that_saw_all():
+    torch.manual_seed(0)
+    whole, parts = _trajectories(8), [_trajectories(8), _trajectories(8)]
+    for step in range(6):
+        rows, labels = torch.randperm(8), torch.arange(8) % 3
+        logits = torch.randn(8, 3)
+        for observer, mine in ((whole, slice(None)), (parts[0], slice(0, 5)), (parts[1], slice(5, 8))):
+            moment = Moment(None, None, step, 1, 1, rows[mine], logits[mine], labels[rows[mine]])
+            observer.on_batch(moment)
+        states = [part.state() for part in parts]
+        states = [{name: value.clone() for name, value in state.items()} for state in states]
+        for part in parts:
+            part.merge(states)
+    for part in parts:
+        for name, value in whole.result().items():
+            assert torch.equal(part.result()[name], value)

@@ -46,7 +46,7 @@ def any_mask(net, seed, density=0.4):
     return Mask({name: rng.random(tuple(p.shape)) < density for name, p in prunable(net).items()})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(net=networks())
 def test_only_weights_of_convolutions_and_linear_layers_are_pruned(net):
     expected = {
@@ -66,7 +66,7 @@ def test_shared_embedded_and_attention_weights():
     assert set(prunable(net)) == {"a.weight", "heads.out_proj.weight"}, "each once; the in-projection is no layer"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(net=networks(), seed=st.integers(0, 99), density=st.floats(0, 1))
 def test_applied_it_sets_what_is_gone_to_plus_zero_and_leaves_the_rest(net, seed, density):
     mask = any_mask(net, seed, density)
@@ -79,7 +79,7 @@ def test_applied_it_sets_what_is_gone_to_plus_zero_and_leaves_the_rest(net, seed
             assert not tensor[~kept].contiguous().view(torch.int32).any(), "no -0.0 either"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(net=networks(), seed=st.integers(0, 99))
 def test_a_mask_survives_its_file(tmp_path_factory, net, seed):
     file = tmp_path_factory.mktemp("mask") / "mask.safetensors"
@@ -149,7 +149,7 @@ def bits_of_what_is_gone(run, mask, of="weights"):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 99), stop=st.integers(1, 18), density=st.sampled_from([0.05, 0.3, 0.9]))
 def test_what_is_gone_stays_plus_zero_to_the_bit_also_through_a_checkpoint(recipe, seed, stop, density):
     mask = any_mask(small_net(), seed, density)
@@ -226,7 +226,7 @@ def by_hand(recipe, mask, steps, net):
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 99), density=st.sampled_from([0.1, 0.5]))
 def test_the_weights_that_are_left_are_those_of_a_naive_masked_loop_in_float64(recipe, seed, density):
     mask = any_mask(small_net(), seed, density)

@@ -42,7 +42,7 @@ def _taken_up(tensors, recipe, step):
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, ADAM], ids=["nesterov", "adamw"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(stop=st.integers(0, STEPS), again=st.integers(0, STEPS))
 def test_a_run_stopped_at_any_step_and_taken_up_again_gives_the_same_bytes(recipe, stop, again):
     whole, seen = _straight(recipe)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.following import Following
 from datadiet.scores.probability import sum_type, widened
 from datadiet.task import Task, classification
 
 
-class AreaUnderMargin:
+class AreaUnderMargin(Following):
     """The mean margin of an example over its visits so far: its label's logit less the largest other logit.
 
     Args:
@@ -32,13 +31,6 @@ class AreaUnderMargin:
     def result(self) -> dict[str, torch.Tensor]:
         """`aum`, (n,) float32; NaN for examples not visited yet."""
         return {"aum": (self.total / self.visits).float()}
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"visits": self.visits, "total": self.total}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.visits.copy_(state["visits"])
-        self.total.copy_(state["total"])
 
 
 def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

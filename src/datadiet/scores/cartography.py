@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.following import Following
 from datadiet.scores.probability import missing, sum_type
 from datadiet.task import Task, classification
 
 
-class Cartography:
+class Cartography(Following):
     """Follows the label's probability p_y of every example over its visits.
 
     `confidence` is its mean, `variability` its standard deviation (over all visits, divided by their number, as
@@ -23,6 +22,8 @@ class Cartography:
         device: where the sums are kept.
         task: gives the probability and says what is correct.
     """
+
+    kept = ("visits", "right", "mean", "squares")
 
     def __init__(self, n: int, device: torch.device | str = "cpu", task: Task = classification) -> None:
         self.task = task
@@ -51,13 +52,6 @@ class Cartography:
             "variability": (self.squares.clamp_min(0) / self.visits).sqrt().float(),
             "correctness": self.right.float() / self.visits,
         }
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"visits": self.visits, "right": self.right, "mean": self.mean, "squares": self.squares}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        for key, value in self.state().items():
-            value.copy_(state[key])
 
 
 @score("confidence", needs="trajectory", harder="lower", columns=("variability", "correctness"))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.following import Following
 from datadiet.scores.probability import missing, sum_type
 from datadiet.task import Task, classification
 
 WINDOW = 10  # visits; J of the paper, for all its experiments
 
 
-class DynamicUncertainty:
+class DynamicUncertainty(Following):
     """The standard deviation of the label's probability in a window of J visits, averaged over all windows so far.
 
     Windows slide by one visit: V visits have V − J + 1 of them (the authors' code leaves the last out). The standard
@@ -26,6 +25,8 @@ class DynamicUncertainty:
         task: gives the probability.
         window: J.
     """
+
+    kept = ("visits", "ring", "total")
 
     def __init__(
         self, n: int, device: torch.device | str = "cpu", task: Task = classification, window: int = WINDOW
@@ -69,13 +70,6 @@ class DynamicUncertainty:
             distance = value - mean
             squares.addcmul_(distance, distance)
         return squares.div_(count - 1).sqrt_()
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"visits": self.visits, "ring": self.ring, "total": self.total}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        for key, value in self.state().items():
-            value.copy_(state[key])
 
 
 @score("dyn_unc", needs="trajectory", visits=2)

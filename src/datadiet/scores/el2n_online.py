@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from datadiet.scores.base import score
 from datadiet.scores.el2n import error_norm
+from datadiet.scores.following import Following
 from datadiet.task import Task, classification
 
 
-class OnlineEL2N:
+class OnlineEL2N(Following):
     """The mean EL2N of an example over its visits so far.
 
     Args:
@@ -35,13 +34,6 @@ class OnlineEL2N:
     def result(self) -> dict[str, torch.Tensor]:
         """`el2n_online`, (n,) float32; NaN for examples not visited yet."""
         return {"el2n_online": (self.total / self.visits).float()}
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"visits": self.visits, "total": self.total}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.visits.copy_(state["visits"])
-        self.total.copy_(state["total"])
 
 
 @score("el2n_online", needs="trajectory")

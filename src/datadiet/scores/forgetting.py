@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from datadiet.scores.base import score
+from datadiet.scores.following import Following
 from datadiet.task import Task, classification
 
 
-class Forgetting:
+class Forgetting(Following):
     """Counts forgetting events as training goes, when an example is in a minibatch.
 
     An event is a visit at which the example is misclassified after it was classified correctly at its last visit. An
@@ -24,6 +23,8 @@ class Forgetting:
         device: where the counts are kept.
         task: says what is correct.
     """
+
+    kept = ("visits", "events", "correct", "learned")
 
     def __init__(self, n: int, device: torch.device | str = "cpu", task: Task = classification) -> None:
         self.task = task
@@ -51,13 +52,6 @@ class Forgetting:
             "forgetting": torch.where(seen, value, unseen),
             "never_learned": torch.where(seen, never, unseen),
         }
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {"visits": self.visits, "events": self.events, "correct": self.correct, "learned": self.learned}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        for key, value in self.state().items():
-            value.copy_(state[key])
 
 
 @score("forgetting", needs="trajectory", columns=("never_learned",))

@@ -138,6 +138,41 @@ class Watch:
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from `state()`, of a watch of as many examples and the same scores; notes taken so far are dropped."""
+        self._check_state(state, "Watch.load")
+        for name, followed in self._followed.items():
+            followed.load(_part(state, name))
+        self._labels.copy_(state["labels"])
+        self.epochs = int(state["epochs"])
+        self._history = {}
+
+    def merge(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Go on from what the watches of several processes saw of one epoch, each of its own share of the examples.
+
+        Every process gives the states of all, in the order of their ranks, before its `end_epoch`; then all watches
+        are alike, and each finds the last visit of an example that is another's in the next epoch. Of an example that
+        several saw, as samplers have it that fill up the last batch, the visits of one count.
+        """
+        if not states:
+            raise DatadietError("no state", where="Watch.merge", fix="give the states of all watches, with one's own")
+        for state in states:
+            self._check_state(state, "Watch.merge")
+        epochs = sorted({self.epochs, *(int(state["epochs"]) for state in states)})
+        if len(epochs) > 1:
+            raise DatadietError(
+                f"watches after {' and '.join(map(str, epochs))} epochs", where="Watch.merge",
+                fix="merge the states of all before each end_epoch",
+            )  # fmt: skip
+        if alone := [name for name, followed in self._followed.items() if not hasattr(followed, "merge")]:
+            raise DatadietError(
+                f"{alone[0]} cannot be merged", where="Watch.merge", fix="give its accumulator a merge(states)"
+            )
+        for name, followed in self._followed.items():
+            followed.merge([_part(state, name) for state in states])
+        self._labels.copy_(states[0]["labels"])
+        for state in states[1:]:
+            self._labels.copy_(torch.where(self._labels < 0, state["labels"].to(self.device), self._labels))
+
+    def _check_state(self, state: Mapping[str, torch.Tensor], where: str) -> None:
         mine = self._state()
         if state.keys() != mine.keys():
             found = {key.split("/")[0] for key in state if "/" in key}
@@ -145,21 +180,21 @@ class Watch:
                 f"the state follows {', '.join(sorted(found)) or 'no score'}, this watch {', '.join(self._followed)}"
                 if found != set(self._followed)
                 else f"the state has other parts: {', '.join(sorted(state.keys() ^ mine.keys()))}",
-                where="Watch.load",
-                fix="load into a watch of the same scores",
+                where=where,
+                fix="it must be of a watch of the same scores",
             )
         for key, value in mine.items():
             if state[key].shape != value.shape:
                 raise DatadietError(
                     f"{key} has shape {tuple(state[key].shape)} in the state, {tuple(value.shape)} here",
-                    where="Watch.load",
-                    fix=f"this watch is of {self.n} examples; load into one of as many as the state is of",
+                    where=where,
+                    fix=f"this watch is of {self.n} examples; it must be of one of as many",
                 )
-        for name, followed in self._followed.items():
-            followed.load({key[len(name) + 1 :]: v for key, v in state.items() if key.startswith(f"{name}/")})
-        self._labels.copy_(state["labels"])
-        self.epochs = int(state["epochs"])
-        self._history = {}
+
+
+def _part(state: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """What a state holds of one score."""
+    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}/")}
 
 
 def _never_right(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

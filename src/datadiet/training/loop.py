@@ -64,6 +64,9 @@ class Observer:
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state()`."""
 
+    def merge(self, states: Sequence[dict[str, torch.Tensor]]) -> None:
+        """Go on from what several saw that were one before, each of other examples: `state()` of all, in one order."""
+
 
 def train(
     moment: Moment,

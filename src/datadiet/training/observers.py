@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -25,6 +25,8 @@ class Accumulator(Protocol):
     def state(self) -> dict[str, torch.Tensor]: ...
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None: ...
+
+    def merge(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None: ...
 
 
 class Trajectories(Observer):
@@ -85,8 +87,17 @@ class Trajectories(Observer):
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         for name, accumulator in self.accumulators.items():
-            own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}/")}
-            accumulator.load(own)
+            accumulator.load(_part(state, name))
+
+    def merge(self, states: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        self.flush()
+        for name, accumulator in self.accumulators.items():
+            accumulator.merge([_part(state, name) for state in states])
+
+
+def _part(state: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """What a state holds of one accumulator."""
+    return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}/")}
 
 
 class Ticker(Observer):
