@@ -1,7 +1,7 @@
 """Convolutions whose weight gradient PyTorch gets wrong on some CPUs, and how to go round that.
 
 On an x86 CPU without AVX-512, the weight gradient of a 1×1 convolution with a stride and 2 to 7 input channels writes
-past the end of a buffer where the input lies channels-last (oneDNN's `jit_1x1:avx2`, seen with PyTorch 2.13): the
+past the end of a buffer where the input lies channels-last (oneDNN's `jit_1x1:avx2`, in PyTorch 2.6 to 2.13): the
 process dies, or goes on with memory that is not what it was. Other strides, kernels and channels are sound, and so
 are those in the ordinary layout.
 """
