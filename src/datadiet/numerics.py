@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from datadiet.convolutions import overruns
 from datadiet.errors import DatadietError, unknown
 from datadiet.machine import cores
 
@@ -46,7 +45,7 @@ class Numerics:
         precision: of training, "float32" or "bfloat16" (autocast).
         scoring_precision: of snapshots; float32 unless asked otherwise.
         scoring_batch: rows of a forward pass when scores are taken; the last batch is padded to it.
-        channels_last: memory layout of networks on images and of their batches.
+        channels_last: memory layout of networks on images.
         compiled: whether training runs through torch.compile.
         isa: the instruction set PyTorch found; of a GPU its name, capability and libraries.
         torch: its version.
@@ -199,7 +198,6 @@ def resolve(
     work: float = 0.0,
     steps: int = 0,
     scoring_batch: int | None = None,
-    narrow: bool = False,
 ) -> Numerics:
     """The environment for jobs whose training step costs `work` multiply-adds, on this machine.
 
@@ -210,7 +208,6 @@ def resolve(
         steps: steps of a run.
         scoring_batch: None takes 512, and 128 for large networks on a CPU, whose activations else hold more memory
             than training them does, for no gain in speed.
-        narrow: whether the network has convolutions that channels-last is not safe for (`convolutions.py`).
     """
     kind = pick_device(device)
     if precision not in PRECISIONS:
@@ -239,7 +236,6 @@ def resolve(
         threads=threads,
         precision=precision,
         scoring_batch=scoring_batch,
-        channels_last=not (narrow and kind == "cpu" and overruns()),
         compiled=compiled,
         isa=instruction_set(kind),
         torch=torch.__version__,

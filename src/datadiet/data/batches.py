@@ -2,8 +2,7 @@
 
 Images lie in memory as uint8 (N, H, W, C). A crop of the padded image followed by a flip is a rearrangement of
 pixels, so gathering, padding, cropping and flipping are one index computation and one `index_select` over all
-pixels of the data set; each image has its own offset and flip. The result is a float32 batch, channels-last unless
-asked otherwise.
+pixels of the data set; each image has its own offset and flip. The result is a channels-last float32 batch.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ class Batches:
         device: where the raw arrays are kept and batches come out.
         pad: the crop's padding on every side; 0 for none.
         pad_mode: what lies there: the image reflected ("reflect") or black pixels ("zeros").
-        channels_last: memory layout of batches of images; else the ordinary one.
     """
 
     def __init__(
@@ -41,13 +39,11 @@ class Batches:
         *,
         pad: int = 0,
         pad_mode: str = "reflect",
-        channels_last: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.labels = _tensor(np.ascontiguousarray(examples.labels)).to(self.device)
         self.image = data.kind == "image"
         self.pad, self.pad_mode = pad, pad_mode
-        self.channels_last = channels_last
         self._named: dict[str, torch.Tensor] | None = None
         if isinstance(examples.inputs, Mapping):
             self._named = {key: _tensor(array).to(self.device) for key, array in examples.inputs.items()}
@@ -79,7 +75,7 @@ class Batches:
         shifts: torch.Tensor | None = None,
         flips: torch.Tensor | None = None,
     ) -> Any:
-        """Normalised inputs of `rows`: (B, C, H, W) in the layout said, (B, D), or a dict as stored.
+        """Normalised inputs of `rows`: (B, C, H, W) channels-last, (B, D), or a dict as stored.
 
         Args:
             rows: (B,) int64 on `device`.
@@ -94,9 +90,7 @@ class Batches:
             raw = self._raw.index_select(0, rows)
         else:
             raw = self._augmented(rows, shifts, flips)
-        pixels = torch.addcmul(self._shift, raw.float(), self._scale).permute(0, 3, 1, 2)
-        # A clone, since of one channel `contiguous` would leave the strides, by which a convolution chooses.
-        return pixels if self.channels_last else pixels.clone(memory_format=torch.contiguous_format)
+        return torch.addcmul(self._shift, raw.float(), self._scale).permute(0, 3, 1, 2)
 
     def _augmented(self, rows: torch.Tensor, shifts: torch.Tensor | None, flips: torch.Tensor | None) -> torch.Tensor:
         _, height, width, channels = self._raw.shape

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from datadiet.convolutions import sound
+from datadiet.convolutions import Care
 from datadiet.errors import DatadietError
 from datadiet.gradients.capture import hold_again, ordinary, put_back
 from datadiet.numerics import exact
@@ -76,21 +76,24 @@ def batch_gradients(
     modes = [(m, m.training) for m in model.modules()]
     held = [(m._buffers, dict(m._buffers)) for m in model.modules()]
     rows = []
-    with exact(), torch.inference_mode(False), sound(model.modules()):
+    care = Care(model, look=not hasattr(model, "_orig_mod"))
+    with exact(), torch.inference_mode(False):
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
         try:
             model.train(training)
             with torch.enable_grad():
                 for inputs, labels in batches:
                     given = tree_map(ordinary, inputs)
-                    logits = model(**given) if isinstance(given, dict) else model(given)
+                    with care.forward():
+                        logits = model(**given) if isinstance(given, dict) else model(given)
                     wide = logits.float() if logits.dtype.itemsize < 4 else logits
                     loss = task.loss(wide, tree_map(ordinary, labels)).mean()
                     if not loss.requires_grad:
                         raise DatadietError(
                             "the loss depends on no trainable weight", where="model", fix="set requires_grad"
                         )
-                    found = torch.autograd.grad(loss, weights, allow_unused=True)
+                    with care.back():
+                        found = torch.autograd.grad(loss, weights, allow_unused=True)
                     rows.append(torch.cat([_flat(g, p) for g, p in zip(found, weights, strict=True)]))
         finally:
             for module, mode in modes:

@@ -329,10 +329,7 @@ def measure(recipe: Recipe, data: Dataset, numerics: Numerics) -> tuple[float, f
         numerics.apply()
         device = torch.device(numerics.device)
         model = network_of(recipe, data, numerics=numerics)
-        batches = Batches(
-            data.train, data, device,
-            pad=recipe.pad, pad_mode=recipe.pad_mode, channels_last=numerics.channels_last,
-        )  # fmt: skip
+        batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
         order = Order(
             np.arange(len(data)),
             recipe.batch_size,

@@ -131,10 +131,7 @@ class _Work:
         self.context, self.task, self.data, self.folder = context, task, data, folder
         recipe, spec = task.spec.recipe, task.spec
         self.device = torch.device(task.numerics.device)
-        self.layout = task.numerics.channels_last
-        self.batches = Batches(
-            data.train, data, self.device, pad=recipe.pad, pad_mode=recipe.pad_mode, channels_last=self.layout
-        )
+        self.batches = Batches(data.train, data, self.device, pad=recipe.pad, pad_mode=recipe.pad_mode)
         rows = np.arange(len(data)) if task.rows is None else np.asarray(task.rows)
         self.order = Order(
             rows,
@@ -350,7 +347,7 @@ class _Work:
 
     def _evaluate(self, split: str) -> None:
         examples = split_of(self.data, split)
-        batches = Batches(examples, self.data, self.device, channels_last=self.layout)
+        batches = Batches(examples, self.data, self.device)
         logits = self._logits(batches)
         correct = classification.correct(logits, batches.labels)
         loss = classification.loss(logits, batches.labels)

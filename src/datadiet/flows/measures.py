@@ -113,9 +113,7 @@ class Accuracies:
         out = {}
         for name, examples in (("train", seen.data.train), ("test", seen.data.test)):
             if examples is not None:
-                batches = seen.batches
-                if name == "test":
-                    batches = Batches(examples, seen.data, batches.device, channels_last=batches.channels_last)
+                batches = seen.batches if name == "train" else Batches(examples, seen.data, seen.batches.device)
                 correct = classification.correct(predict(seen.model, batches, seen.numerics), batches.labels)
                 out[name] = correct.cpu().numpy().astype(np.uint8)
         return out

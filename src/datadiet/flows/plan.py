@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from datadiet import models
-from datadiet.convolutions import Seen
+from datadiet.convolutions import Seen, overruns
 from datadiet.data.batches import Batches
 from datadiet.data.dataset import Dataset
 from datadiet.engines import ENGINES
@@ -101,9 +101,9 @@ class Network:
     parameters: int
     state_bytes: int
     work: float  # multiply-adds of a forward pass of one example
-    narrow: bool  # whether it has convolutions that channels-last is not safe for, on some CPUs
     weights: str | None  # fingerprint of the initial weights, for a user's own model
     code: str | None = None  # and of its code
+    narrow: bool = False  # whether it has convolutions that take care on some CPUs (`convolutions.py`)
 
 
 def folder_for(data: Dataset, ending: str = "") -> Path:
@@ -233,32 +233,39 @@ def inspect(recipe: Recipe, data: Dataset, smallest: int | None = None) -> Netwo
     weights = None if models.is_own(recipe.model) else models.weights_fingerprint(model)  # before anything runs it
     batches = Batches(data.train, data, pad=recipe.pad, pad_mode=recipe.pad_mode)
     sample = batches.inputs(torch.arange(min(2, len(data)), device="cpu"))
-    models.check_output(model, sample, len(data.classes))
+    with Seen() as seen:
+        models.check_output(model, sample, len(data.classes))
     if recipe.batch_size == 1 or smallest == 1:
         models.check_single(model, sample)
     parameters = sum(p.numel() for p in model.parameters())
     tensors = [value for value in whole_state(model).values() if isinstance(value, torch.Tensor)]
     state = sum(t.numel() * t.element_size() for t in tensors)
     if weights is None:
-        return Network(parameters, state, *_work(model, sample), None)
+        return Network(parameters, state, _work(model, sample), None, narrow=seen.narrow)
     # One that was used may know of caches that are gone again.
-    work, narrow = _work(network_of(recipe, data), sample)
+    work = _work(network_of(recipe, data), sample)
     # Modules that are imported at the first call are there by now.
     code = models.code_fingerprint(recipe.model, model)
-    return Network(parameters, state, work, narrow, weights, code)
+    return Network(parameters, state, work, weights, code, seen.narrow)
 
 
 def environment(recipe: Recipe, data: Dataset, network: Network, setup: Setup) -> Numerics:
     """The numeric environment of every job of this recipe on this data."""
-    return resolve(
+    numerics = resolve(
         device=setup.device,
         threads=setup.threads,
         precision=setup.precision,
         compile=setup.compile,
         work=3 * network.work * recipe.batch_size,
         steps=recipe.horizon(len(data)),
-        narrow=network.narrow,
     )
+    if numerics.compiled and network.narrow and numerics.device == "cpu" and overruns():
+        raise DatadietError(
+            f"on this CPU PyTorch compiles the strided 1×1 convolutions of few channels in {recipe.model} wrongly",
+            where="--compile",
+            fix="say --compile off",
+        )
+    return numerics
 
 
 def check_code(recipe: Recipe, network: Network, store: Store) -> None:
@@ -293,19 +300,19 @@ def _has_runs(store: Store, model: str, weights: str) -> bool:
     return False
 
 
-def _work(model: torch.nn.Module, sample: Any) -> tuple[float, bool]:
-    """Multiply-adds of a forward pass of one example, and whether it has convolutions that need the ordinary layout."""
+def _work(model: torch.nn.Module, sample: Any) -> float:
+    """Multiply-adds of a forward pass of one example."""
     from torch.utils.flop_counter import FlopCounterMode
 
     was = model.training
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter, Seen() as seen:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(**sample) if isinstance(sample, dict) else model(sample)
     finally:
         model.train(was)
     size = len(next(iter(sample.values()))) if isinstance(sample, dict) else len(sample)
-    return counter.get_total_flops() / 2 / size, seen.narrow
+    return counter.get_total_flops() / 2 / size
 
 
 class Plan(Protocol):

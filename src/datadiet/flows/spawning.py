@@ -157,10 +157,7 @@ def walk(context: Context, task: PathTask) -> RunResult:
 
 def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.ndarray]:
     recipe, device = task.recipe, torch.device(task.numerics.device)
-    batches = Batches(
-        data.train, data, device,
-        pad=recipe.pad, pad_mode=recipe.pad_mode, channels_last=task.numerics.channels_last,
-    )  # fmt: skip
+    batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
     labels = batches.labels if task.labels is None else torch.from_numpy(task.labels).to(device)
     model = network_of(recipe, data, numerics=task.numerics)
     states = []

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from datadiet.convolutions import Care
 from datadiet.data.batches import Batches
 from datadiet.data.order import Order
 from datadiet.errors import Diverged
@@ -97,6 +98,7 @@ def train(
     # A compiled network has no truth value, so no `or` here.
     forward = model if forward is None else forward
     precision = nullcontext() if autocast is None else autocast
+    care = Care(model, look=forward is model)
     losses: list[torch.Tensor] = []
     model.train()
     for observer in observers:
@@ -107,7 +109,7 @@ def train(
         moment.lr = rate(moment.step)
         for group in optimizer.param_groups:
             group["lr"] = moment.lr
-        with precision:
+        with precision, care.forward():
             logits = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
         loss = task.loss(logits.float(), labels).mean()
         if watched:
@@ -115,7 +117,8 @@ def train(
         for call in on_batch:
             call(moment)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+        with care.back():
+            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         for call in on_backward:
             call(moment)
         optimizer.step()
