@@ -199,17 +199,24 @@ def test_a_heading_ends_within_the_figure_however_long_the_names_left_of_it(draw
     assert NOTE in words_of(figure)
 
 
-def test_a_value_beside_a_point_is_not_struck_through():
-    figure = accuracy_against_keep({"hardest": {0.5: [0.982]}}, full=[0.982])
-    (value,) = [text for text in figure.axes[0].texts if text.get_gid() == "value"]
-    white = value.get_bbox_patch()
-    assert white.get_facecolor()[:3] == (1, 1, 1)
-    line = line_of(figure.axes[0], "full data")
-    assert value.get_zorder() > line.get_zorder()
+@pytest.mark.parametrize("mean", [0.0, 0.47, 0.9812, 0.982, 0.9828, 1.0])
+def test_a_value_beside_a_point_neither_breaks_the_line_of_the_full_data_nor_is_struck_through(mean):
+    curves = {"hardest": {0.5: [mean]}, "easiest": {0.5: [0.9525]}}
+    figure = accuracy_against_keep(curves, full=[0.981, 0.983])
+    (axes,) = figure.axes
+    line, (band,) = line_of(axes, "full data"), axes.patches
+    values = [text for text in axes.texts if text.get_gid() == "value"]
+    assert [value.get_text() for value in values] == [f"{100 * mean:.2f}", "95.25"], "as in the table"
     figure.draw_without_rendering()
-    place = figure.axes[0].transData.transform((0, line.get_ydata()[0]))[1]
-    box = white.get_window_extent()
-    assert box.y0 < place < box.y1
+    place = axes.transData.transform((0, line.get_ydata()[0]))[1]
+    ticks = [label.get_window_extent() for label in axes.get_xticklabels()]
+    for value in values:
+        assert value.get_zorder() < min(line.get_zorder(), band.get_zorder())
+        box = value.get_window_extent()
+        assert box.y0 > place or box.y1 < place
+        assert not overlap([box, *ticks])
+        assert axes.bbox.y0 < box.y0
+        assert box.y1 < axes.bbox.y1
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,18 @@ def test_texts_neither_overlap_nor_leave_the_figure(per_class):
             assert min(a.x1, b.x1) - max(a.x0, b.x0) <= 1 or min(a.y1, b.y1) - max(a.y0, b.y0) <= 1
 
 
+@pytest.mark.parametrize("per_class", [1, 4])
+def test_a_long_title_of_wide_letters_ends_within_the_figure(per_class):
+    said = "WIDE_NAME" * 12
+    figure = gallery(numbered(8), [0] * 8, np.arange(8.0), ["a"], per_class, title=said)
+    figure.draw_without_rendering()
+    (title,) = (text for text in figure.axes[0].texts if text.get_gid() == "title")
+    (block, _) = (text for text in figure.axes[0].texts if text.get_gid() == "block")
+    assert title.get_text().replace("\n", "") == said
+    assert title.get_window_extent().x1 <= figure.bbox.width
+    assert title.get_window_extent().y0 >= block.get_window_extent().y1
+
+
 @pytest.mark.parametrize(
     "name",
     ["a cat that was photographed at night with a flash, %s", "pets_and_other-animals_at_night-with_a_flash_2024(%s)"],

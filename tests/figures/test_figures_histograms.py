@@ -34,6 +34,22 @@ def test_bars_are_the_counts_and_the_line_the_median():
     assert axes.get_xlabel() == "el2n"
 
 
+@pytest.mark.parametrize("corrupted", [None, np.arange(1010) % 5 == 0])
+def test_the_bar_that_holds_the_median_is_seen(corrupted):
+    values = np.concatenate([np.full(1000, 0.002), np.linspace(0.1, 1, 10)])
+    figure = score_histograms({f"step {k}": values for k in range(3)}, corrupted)
+    figure.set_dpi(200)
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3]
+    for axes in figure.axes:
+        counts, edges, _ = outlines(axes)[0].get_data()
+        low = 0.5 if axes.get_yscale() == "log" else 0
+        (x0, y0), (x1, y1) = axes.transData.transform([(edges[0], low), (edges[1], counts[0])])
+        bar = picture[int(y0) + 5 : int(y1) - 5, int(x0) + 1 : int(x1) - 1]
+        assert bar.size
+        assert not np.any(np.all(bar > 240, axis=2)), "there is white in it"
+
+
 def test_clean_and_corrupted_share_their_bins():
     values, corrupted = RANDOM.random(400), RANDOM.random(400) < 0.2
     (axes,) = score_histogram(values, corrupted).axes
@@ -127,6 +143,32 @@ def test_panels_of_nothing_but_nan_and_of_one_value_stand_beside_others():
     figure = score_histograms({"nan": [np.nan] * 3, "one": [1.0] * 3, "some": [0.1, np.nan, 0.3]})
     assert len(figure.axes) == 3
     assert "1 not finite" in figure.axes[2].get_xlabel()
+
+
+def test_the_axes_of_small_multiples_say_what_the_values_are():
+    figure = score_histograms({"step 1": [1.0, 2.0], "step 2": [1.0, np.nan]}, name="grand")
+    assert figure.axes[0].get_xlabel() == "grand"
+    assert figure.axes[1].get_xlabel().replace("\n", " ") == "grand (1 not finite, left out)"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_long_names_neither_leave_small_multiples_nor_make_them_small(count):
+    values = np.append(RANDOM.random(50), np.nan)
+    panels = {f"a_score_with_a_name_of_many_words at step {k}": values for k in range(count)}
+    plain = score_histograms(panels, title="Short")
+    figure = score_histograms(panels, name="a_score_with_a_name_of_many_words", title="WIDE_NAME" * 20)
+    figure.draw_without_rendering()
+    texts = [figure._suptitle]
+    for axes in figure.axes:
+        texts += [axes._left_title, axes.xaxis.label] if axes.axison else []
+    boxes = [text.get_window_extent() for text in texts]
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= figure.bbox.width and b.y1 <= figure.bbox.height for b in boxes)
+    for place, a in enumerate(boxes):
+        for b in boxes[place + 1 :]:
+            assert min(a.x1, b.x1) - max(a.x0, b.x0) <= 0.5 or min(a.y1, b.y1) - max(a.y0, b.y0) <= 0.5
+    heights = [one.axes[0].get_position().height * one.get_figheight() for one in (plain, figure)]
+    assert min(heights) > 1.5
+    assert heights[1] > 0.9 * heights[0]
 
 
 def test_panels_do_not_overlap():

@@ -44,7 +44,9 @@ def accuracy_against_keep(
     else:
         figure, axes = _lines(lines, keeps, whole, full_label)
     spreads = [one for line in lines.values() for one in line.values()] + ([whole] if whole else [])
-    axes.set_ylim(*runs.limits(spreads))
+    low, high = runs.limits(spreads)
+    room = 0.05 * (high - low) if len(keeps) <= 1 else 0  # for the values beside the points
+    axes.set_ylim(low - room, high + room)
     axes.set_ylabel(f"{accuracy} (%)")
     heading(axes, title, runs.note(spreads))
     return figure
@@ -113,14 +115,18 @@ def _points(
                 elinewidth=2,
                 capthick=2,
             )
+            # On the point's side of the full data's line, which so never strikes it through; the white hides the
+            # grid alone, and lies beneath line and band.
+            side = 0 if whole is None else 1 if one.mean >= whole.mean else -1
             axes.annotate(
-                f"{one.mean:.1f}",
+                f"{one.mean:.2f}",
                 (place, one.mean),
-                (10, 0),
+                (10, side),
                 textcoords="offset points",
-                va="center",
+                va=("center", "bottom", "top")[side],
                 fontsize=SMALL,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # so that no line strikes it through
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                zorder=0.7,
                 gid="value",
             )
     names = [label if line else f"{label} (no result)" for label, line in lines.items()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datadiet.errors import DatadietError
-from datadiet.figures.style import INK, SMALL, fitted, new_figure, styled, wrapped
+from datadiet.figures.style import INK, SMALL, broken, fitted, new_figure, styled, wrapped
 from datadiet.selection.order import ascending
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def gallery(
     pitch = high + under + 0.24
     width = SIDE + 2 * per_class * CELL + GAP + 0.1
     of = f" (first {len(numbers)} of {len(classes)} classes)" if len(numbers) < len(classes) else ""
-    words = wrapped((title or f"Images of each class with the lowest and highest {name}") + of, int(8.6 * width))
+    words = (title or f"Images of each class with the lowest and highest {name}") + of
+    words = broken(words, 0.95 * (width - 0.24), 12, "bold")  # as drawn, letters are a little wider
     top = 0.5 + 0.2 * (words.count("\n") + 1)
     key = "framed: the label is corrupted; beneath it the label given"
     key = wrapped(key + (" (and the one before)" if original is not None else ""), int(12 * (width - SIDE)))

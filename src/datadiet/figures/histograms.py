@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datadiet.errors import DatadietError
-from datadiet.figures.style import CLEAN, CORRUPTED, INK, NORMAL, SMALL, new_figure, styled, wrapped
+from datadiet.figures.style import CLEAN, CORRUPTED, INK, NORMAL, SMALL, broken, new_figure, styled, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +61,7 @@ def score_histograms(
     panels: Mapping[str, Any],
     corrupted: Any = None,
     *,
+    name: str = "score",
     title: str | None = None,
     columns: int = 3,
     same_range: bool = False,
@@ -71,26 +72,35 @@ def score_histograms(
     Args:
         panels: {title: values (N,)}.
         corrupted: (N,) bool, whether the label was changed; the same for all panels.
+        name: what the values are, on every axis.
         same_range: one range of values for all panels, for several steps of the same score.
     """
     if not panels:
         raise DatadietError("there is no score to draw", where="panels", fix="give at least one")
-    found = {str(name): _groups(values, corrupted, str(name)) for name, values in panels.items()}
+    found = {str(panel): _groups(values, corrupted, str(panel)) for panel, values in panels.items()}
     wide = min(columns, len(found))
     rows = -(-len(found) // wide)
-    figure = new_figure(max(2.7 * wide, 4.8), 2.5 * rows + 0.75)
+    width = max(2.7 * wide, 4.8)
+    room = width / wide - 0.8  # of an axis, without what stands left of it
+    heads = [broken(panel, room, NORMAL) for panel in found]
+    names = [
+        broken(name + (f" ({_unscored(missing)})" if missing else ""), room, NORMAL) for _, missing in found.values()
+    ]
+    lines = max(text.count("\n") for text in heads) + max(text.count("\n") for text in names)
+    words = broken(title, 0.94 * width, 12, "bold") if title else ""
+    height = (2.7 + 0.17 * lines) * rows + 0.75 + (0.2 * (words.count("\n") + 1) if title else 0)
+    figure = new_figure(width, height)
     grid = figure.subplots(rows, wide, squeeze=False)
     everything = np.concatenate([group for groups, _ in found.values() for _, group, _ in groups])
-    for place, (name, (groups, missing)) in enumerate(found.items()):
+    for place, (groups, _) in enumerate(found.values()):
         axes = grid[place // wide, place % wide]
         own = np.concatenate([group for _, group, _ in groups])
         _draw(axes, groups, bin_edges(everything if same_range else own, bins))
         middles = [f"{np.median(group):.3g}" for _, group, _ in groups if len(group)]
-        text = wrapped(name, 26)
+        text = heads[place]
         if middles:
             text += f"\nmedian{'s' * (len(middles) > 1)} {' / '.join(middles)}"
-        if missing:
-            axes.set_xlabel(_unscored(missing), fontsize=SMALL)
+        axes.set_xlabel(names[place])
         axes.set_title(text, fontsize=NORMAL)
         axes.tick_params(labelsize=SMALL)
         axes.locator_params(axis="x", nbins=5)
@@ -103,7 +113,7 @@ def score_histograms(
     handles = _handles([kind for kind, _, _ in next(iter(found.values()))[0]])
     figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.4)
     if title:
-        figure.suptitle(wrapped(title, 27 * max(wide, 2)), fontweight="bold", fontsize=12, x=0.012, ha="left")
+        figure.suptitle(words, fontweight="bold", fontsize=12, x=0.012, ha="left")
     return figure
 
 
@@ -183,12 +193,11 @@ def _draw(axes: Any, groups: _Groups, edges: np.ndarray) -> None:
     for place, (_, group, colour) in enumerate(groups):
         if len(group):
             middle = float(np.median(group))
-            # White beneath, so that the line is seen on bars of its own colour; the dashes of the second fall
-            # into the gaps of the first, where both medians are one.
-            axes.axvline(middle, color="white", linewidth=2.8, zorder=3, label="_")
+            # Darker than a bar and narrower, so that it hides none; the dashes of the second fall into the gaps
+            # of the first, where both medians are one.
             dashes = (2.5 * place, (2.5, 2.5))
             dark = _darker(colour)
-            axes.axvline(middle, color=dark, linewidth=2, linestyle=dashes, zorder=4, label="_median")
+            axes.axvline(middle, color=dark, linewidth=1.6, linestyle=dashes, zorder=4, label="_median")
     axes.grid(False, axis="x")
     room = 0.015 * (edges[-1] - edges[0])
     axes.set_xlim(edges[0] - room, edges[-1] + room)
@@ -203,13 +212,13 @@ def _handles(kinds: list[str]) -> list[Any]:
         Patch(facecolor=(colour, 0.42), edgecolor=colour, linewidth=1.3, label=kind)
         for kind, colour in zip(kinds, colours, strict=True)
     ]
-    return [*patches, Line2D([], [], color=INK, linewidth=2, linestyle=(0, (2.5, 2.5)), label="median")]
+    return [*patches, Line2D([], [], color=INK, linewidth=1.6, linestyle=(0, (2.5, 2.5)), label="median")]
 
 
 def _darker(colour: str) -> tuple[float, ...]:
     from matplotlib.colors import to_rgb
 
-    return tuple(0.65 * part for part in to_rgb(colour))
+    return tuple(0.5 * part for part in to_rgb(colour))
 
 
 def _unscored(missing: int) -> str:

@@ -84,6 +84,6 @@ def windows(
     heading(
         axes,
         title,
-        f"{runs.note(spreads)}; ringed: chosen, keep {percent(keep)} %, offset {percent(offset)} % ({best.mean:.1f} %)",
+        f"{runs.note(spreads)}; ringed: chosen, keep {percent(keep)} %, offset {percent(offset)} % ({best.mean:.2f} %)",
     )
     return figure
