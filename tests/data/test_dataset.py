@@ -55,6 +55,10 @@ def test_every_registered_dataset_is_described_in_a_line():
 def test_unknown_names_get_the_nearest_and_paths_are_missing_files():
     with pytest.raises(DatadietError, match="unknown dataset 'cifar1'; did you mean cifar10"):
         load("cifar1")
+    with pytest.raises(
+        DatadietError, match=r"unknown dataset 'nosuch'; known: .*; and no file or folder has this name"
+    ):
+        load("nosuch")
     with pytest.raises(DatadietError, match="an empty name; known: cifar10"):
         load("")
     for path in ("./digitz", "some/where", "table.csv"):

@@ -216,7 +216,7 @@ BAD = {
         Y,
     ),
     "training labels: 1 missing .masked. values, the first in row 4": (X, np.ma.array(Y, mask=np.arange(40) == 4)),
-    "labels are missing, the first in row 3; fill": (
+    "labels are missing, the first in row 3 .counted from 0.; fill": (
         X,
         np.array([NotAvailable() if row == 3 else row % 2 for row in range(40)], object),
     ),
@@ -254,7 +254,7 @@ BAD = {
         np.where(np.arange(40)[:, None] == 6, np.inf, np.ones((40, 3))),
         Y,
     ),
-    "NaN or infinite values, the first in row 7": (
+    "finite values too large for float32, the first .1e.300. in row 7 .counted from 0.; scale them": (
         np.where(np.arange(40)[:, None] == 7, 1e300, np.ones((40, 3))),
         Y,
     ),

@@ -223,3 +223,19 @@ def test_a_named_dataset_is_downloaded_to_the_cache_and_found_there_later(
     assert sorted(p.name for p in (cache / "mnist").iterdir()) == sorted(f"{part}-ubyte.gz" for part in mnist.PARTS)
     assert load("mnist").fingerprint == first.fingerprint
     assert len(server.asked) == 4
+
+
+def test_a_data_dir_that_is_not_there_is_refused_for_every_source(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((8, 2)), y=np.arange(8) % 2)
+    for source in ("digits", "mnist", "hf:some/thing", str(tmp_path / "a.npz"), (np.ones((8, 2)), np.arange(8) % 2)):
+        with pytest.raises(DatadietError, match=r"nosuch: no such folder; check data_dir \(--data-dir\)"):
+            load(source, data_dir=tmp_path / "nosuch")
+        with pytest.raises(DatadietError, match="not a folder"):
+            load(source, data_dir=tmp_path / "a.npz")
+
+
+def test_built_in_data_do_not_ask_again_for_a_folder_that_they_never_needed(tmp_path):
+    (tmp_path / "there").mkdir()
+    source = load("digits", data_dir=tmp_path / "there").source
+    (tmp_path / "there").rmdir()
+    assert load(**source).name == "digits"

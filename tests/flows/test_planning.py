@@ -317,3 +317,19 @@ def test_the_line_that_is_printed_next_loads_the_same_data(tmp_path: Path):
     assert " ".join(words[1:]) == (
         '--label y --data-option drop=["a"] --noise permute:0.1 --noise-seed 3 --validation 0.2'
     )
+
+
+def test_milestones_beyond_the_run_are_warned_of(caplog: pytest.LogCaptureFixture):
+    recipe = {**RECIPE, "schedule": "steps", "milestones": ["100ep"]}
+    with caplog.at_level(logging.WARNING, "datadiet"):
+        recipe_for(tiny(), recipe={**recipe, "milestones": ["1ep"]})
+        assert not caplog.text
+        recipe_for(tiny(), recipe=recipe)
+    assert "the milestone 100ep is not within the run of 28 steps (4ep): its learning rate never falls" in caplog.text
+
+
+def test_an_unknown_engine_is_told_of_auto_too():
+    with pytest.raises(dd.DatadietError, match="--engine: unknown engine 'slurm'; known: auto, inline, processes"):
+        dd.Setup(engine="slurm")
+    with pytest.raises(dd.DatadietError, match="did you mean auto"):
+        dd.Setup(engine="aut")

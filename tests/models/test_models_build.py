@@ -141,6 +141,8 @@ def test_a_convolutional_model_on_a_table_says_which_model_serves(name):
         ("small-cnn", {"width": 1.5}, "width is 1.5"),
         ("resnet50", {"zero_last": "no"}, "zero_last is 'no'"),
         ("resnet81", {}, "unknown model 'resnet81'; did you mean resnet8 or resnet18"),
+        ("nets", {}, "; or package.module:function or file.py:function for one of your own"),
+        ("n3.py", {}, "unknown model 'n3.py'; name the function too: n3.py:function"),
     ],
 )
 def test_a_wrong_name_or_argument_is_one_line_with_the_legal_ones(name, args, words):

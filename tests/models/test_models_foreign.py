@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from datadiet.errors import DatadietError
+from datadiet.gradients import grand
 from datadiet.models import build, check_output, code_fingerprint, weights_fingerprint
 
 SOURCE = """
@@ -244,3 +246,25 @@ def test_a_model_with_lazy_layers_is_refused_by_name():
 def test_a_file_of_nobodys_is_refused_in_words():
     with pytest.raises(DatadietError, match=r"home directory.*; write the path out"):
         build("~nobody-of-that-name/net.py:make", (3,), 2)
+
+
+class Unbatched(nn.Module):
+    """A weight that goes through an operation which PyTorch's vmap takes an example at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(5))
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(torch.put(x * self.gain, torch.tensor([0]), torch.tensor([2.0])))
+
+
+def test_gradients_of_a_network_of_ones_own_come_without_pytorchs_advice_to_its_developers():
+    model, x, y = Unbatched(), torch.randn(4, 5), torch.tensor([0, 1, 2, 0])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        grand(model, x, y)
+        assert [str(one.message) for one in said] == []
+        torch.func.vmap(lambda row: torch.put(row, torch.tensor([0]), torch.tensor([2.0])))(x)
+    assert "performance drop" in str(said[0].message), "others are still told"

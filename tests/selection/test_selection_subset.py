@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import pickle
+import re
 import struct
 
 import numpy as np
@@ -121,6 +122,27 @@ def test_a_class_too_small_for_the_balance_is_named():
             select(np.arange(48.0), 0.5, labels=labels, class_names=names, balanced=True)
         with pytest.raises(DatadietError, match=rf"{said} has 8 examples; a window from offset 0\.5 that keeps 6"):
             select(np.arange(48.0), 0.25, "window", offset=0.5, labels=labels, class_names=names, balanced=True)
+
+
+def test_quota_is_named_where_it_helps_and_balanced_only_where_it_can_be(caplog):
+    labels, scores = np.repeat([0, 1], [8, 40]), np.arange(48.0)[::-1]
+    quota = "the policy quota keeps the hardest, but of each class at least half its share"
+    for by, keep, policy, said in (
+        (scores, 0.5, "hardest", f"class 1 falls .*; {quota}"),
+        (-scores, 0.5, "hardest", f"keep 0.5: class 0 vanishes; {quota}"),
+        (-scores, 0.25, "hardest", f"keep 0.25: class 0 vanishes; balanced keeps the same number of each; {quota}"),
+        (scores, 0.25, "easiest", "keep 0.25: class 0 vanishes; balanced keeps the same number of each"),
+        (scores, 0.5, "easiest", "keep 0.5: class 0 vanishes"),
+        (-scores, "1/48", "hardest", "keep 1/48: class 0 vanishes; balanced keeps the same number of each"),
+    ):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "datadiet.selection"):
+            select(by, keep, policy, labels=labels, warn_below=0.9)
+        assert re.search(f"{said}$", caplog.messages[0]), caplog.messages
+    with pytest.raises(DatadietError, match=f"of it; keep less, or leave the balance out; {quota}$"):
+        select(scores, 0.5, labels=labels, balanced=True)
+    with pytest.raises(DatadietError, match=r"of it; keep less, or leave the balance out$"):
+        select(scores, 0.5, "easiest", labels=labels, balanced=True)
 
 
 def test_scores_may_be_a_tensor_of_any_kind():

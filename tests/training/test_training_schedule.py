@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from datadiet.steps import Step
 from datadiet.training.presets import PRESETS
 from datadiet.training.recipe import Recipe
-from datadiet.training.schedule import learning_rate
+from datadiet.training.schedule import learning_rate, unreached
 
 N = 1280  # ten steps an epoch of 128
 
@@ -136,3 +136,20 @@ def test_every_preset_takes_its_scores_within_its_horizon(preset):
         if preset.startswith(("dd-", "lt-")) and examples < 50_000:
             continue
         assert all(Step.parse(at).resolve(per_epoch) <= entry.recipe.horizon(examples) for at in entry.at)
+
+
+def test_milestones_that_a_run_does_not_reach_are_named():
+    steps = Recipe(schedule="steps", milestones=("60ep", "1200it"), steps="20ep")
+    assert unreached(steps, N) == [
+        "the milestones 60ep, 1200it are not within the run of 200 steps (20ep): its learning rate never falls"
+    ]
+    assert unreached(steps.with_(milestones=("10ep", "200it")), N) == [
+        "the milestone 200it is not within the run of 200 steps (20ep): its learning rate never falls there"
+    ]
+    assert unreached(steps.with_(milestones=("0.5ep", "199it")), N) == []
+    assert unreached(steps.with_(schedule="cosine"), N) == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_reaches_its_milestones(name):
+    assert unreached(PRESETS.get(name).recipe, 50_000) == []

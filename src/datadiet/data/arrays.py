@@ -193,7 +193,7 @@ def check_present(values: np.ndarray, where: str) -> None:
         return
     if missing.any():
         raise DatadietError(
-            f"{int(missing.sum())} labels are missing, the first in row {int(np.argmax(missing))}",
+            f"{int(missing.sum())} labels are missing, the first in row {int(np.argmax(missing))} (counted from 0)",
             where=where,
             fix="fill them in or drop those rows",
         )

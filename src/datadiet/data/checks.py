@@ -28,7 +28,9 @@ def check_labels(labels: Any, rows: int, classes: int | None, *, where: str) -> 
     if array.dtype.kind == "f":
         bad = np.flatnonzero(~np.isfinite(array))
         if len(bad):
-            raise DatadietError(f"{len(bad)} labels are missing (NaN), the first in row {bad[0]}", where=where)
+            raise DatadietError(
+                f"{len(bad)} labels are missing (NaN), the first in row {bad[0]} (counted from 0)", where=where
+            )
         if (array != np.floor(array)).any():
             raise DatadietError("labels are not whole numbers", where=where, fix="classes are counted from 0")
     elif array.dtype.kind not in "iub":
@@ -52,7 +54,8 @@ def as_array(values: Any, where: object) -> np.ndarray:
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         mask = np.ma.getmaskarray(array)
         raise DatadietError(
-            f"{int(mask.sum())} missing (masked) values, the first in row {np.argwhere(np.atleast_1d(mask))[0][0]}",
+            f"{int(mask.sum())} missing (masked) values, the first in row {np.argwhere(np.atleast_1d(mask))[0][0]} "
+            "(counted from 0)",
             where=where,
             fix="fill them in or drop those rows",
         )
@@ -112,14 +115,27 @@ def real(value: Any, what: str, *, where: str) -> float:
     return float(str(value)) if isinstance(value, np.floating) else float(value)
 
 
-def refuse_infinite(array: np.ndarray, where: str) -> None:
+def refuse_infinite(array: np.ndarray, where: str, given: np.ndarray | None = None) -> None:
+    """Refuse values that are no numbers.
+
+    Args:
+        given: the array before it was made float32, whose finite values may have been too large.
+    """
     seen = 0
     for block in chunks(array):
         good = np.isfinite(block.reshape(len(block), -1)).all(1)
         if not good.all():
             row = seen + int(np.argmin(good))
+            if given is not None and (large := np.abs(given[row]).max()) < np.inf:
+                raise DatadietError(
+                    f"finite values too large for float32, the first ({large:g}) in row {row} (counted from 0)",
+                    where=where,
+                    fix="scale them",
+                )
             raise DatadietError(
-                f"NaN or infinite values, the first in row {row}", where=where, fix="fill or drop those rows"
+                f"NaN or infinite values, the first in row {row} (counted from 0)",
+                where=where,
+                fix="fill or drop those rows",
             )
         seen += len(block)
 
@@ -145,13 +161,14 @@ def check_inputs(inputs: Any, where: str) -> Inputs:
         raise DatadietError("inputs of several sizes or types", where=where, fix="make them one shape first")
     if array.dtype.kind not in "fiub":
         raise DatadietError(f"inputs of type {array.dtype}", where=where, fix="numbers are needed")
+    given = array
     if array.dtype not in (np.uint8, np.float32):
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             array = array.astype(np.float32)
     if array.ndim == 2 and array.dtype == np.uint8:
         array = array.astype(np.float32)
     if array.dtype == np.float32:
-        refuse_infinite(array, where)
+        refuse_infinite(array, where, given)
     return array
 
 

@@ -55,16 +55,21 @@ def places(name: str, data_dir: str | os.PathLike[str] | None, subfolders: Seque
     """
     roots = []
     if data_dir is not None:
-        root = expanded(data_dir)
-        if not root.exists():
-            raise DatadietError("no such folder", where=root, fix="check data_dir (--data-dir)")
-        if not root.is_dir():
-            raise DatadietError("not a folder", where=root, fix=f"load {str(root)!r} itself, without a name")
-        roots.append(root)
+        roots.append(given_folder(data_dir))
     roots.append(cache_dir())
     return [
         folder for root in roots for folder in (*(root / sub for sub in (name, *subfolders)), root) if folder.is_dir()
     ]
+
+
+def given_folder(data_dir: str | os.PathLike[str]) -> Path:
+    """The folder that a user named, which must be there."""
+    root = expanded(data_dir)
+    if not os.path.exists(root):
+        raise DatadietError("no such folder", where=root, fix="check data_dir (--data-dir)")
+    if not root.is_dir():
+        raise DatadietError("not a folder", where=root, fix=f"load {str(root)!r} itself, without a name")
+    return root
 
 
 def find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:

@@ -27,6 +27,7 @@ from datadiet.data import (
 )
 from datadiet.data.checks import real
 from datadiet.data.dataset import Dataset
+from datadiet.data.fetch import given_folder
 from datadiet.errors import DatadietError, unknown
 from datadiet.machine import expanded
 from datadiet.registry import Registry
@@ -84,7 +85,7 @@ def load(
                 fix="it must lie between 0 and 1, or be 0 for none",
             )
         test_fraction = 0.0 if test_fraction == 0 else real(test_fraction, "the split", where="test_fraction")
-    data_dir = None if data_dir is None else expanded(data_dir)
+    data_dir = None if data_dir is None else given_folder(data_dir)
     test = expanded(test) if isinstance(test, (str, Path)) and str(test).startswith("~") else test  # or a split's name
     # Only what was asked for is handed on, so that a reader without such an option can say so.
     asked: dict[str, Any] = {**options}
@@ -122,7 +123,8 @@ def load(
     data = _call(reader, str(spelled or "source"), where, asked)
     if name is not None and data.name != name:
         data = replace(data, name=name)
-    return replace(data, source=_recipe(spelled, data_dir if where else None, name, asked))
+    looked = "data_dir" in where and _takes(reader, "data_dir")  # digits lie nowhere
+    return replace(data, source=_recipe(spelled, data_dir if looked else None, name, asked))
 
 
 def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[str, Any]]:
@@ -142,7 +144,8 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
     if not path.exists():
         if os.sep in source or "/" in source or path.suffix:
             raise DatadietError("no such file or folder", where=source)
-        raise unknown("dataset", source, DATASETS)
+        error = unknown("dataset", source, DATASETS)
+        raise DatadietError(error.what, fix=f"{error.fix}; and no file or folder has this name")
     path = path.resolve()
     return _bound(_folder_reader(path) if path.is_dir() else _file_reader(path), path), str(path), {}
 
@@ -231,6 +234,11 @@ def _bound(reader: Reader, first: Any) -> Reader:
 
     call.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
     return call
+
+
+def _takes(reader: Reader, option: str) -> bool:
+    parameters = inspect.signature(reader).parameters
+    return option in parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
 
 
 def _call(reader: Reader, source: str, where: Mapping[str, Any], asked: Mapping[str, Any]) -> Dataset:

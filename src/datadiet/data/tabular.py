@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datadiet.data.arrays import encode_labels, match_labels, rename_labels
-from datadiet.data.buffers import buffer
 from datadiet.data.checks import refuse_unseen
 from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.splits import fixed_test_split
-from datadiet.data.table_files import UTF8, is_text, of_values, read
+from datadiet.data.table_columns import HEADER, described, encoded, leave_out
+from datadiet.data.table_files import UTF8, is_text, read_both
 from datadiet.errors import DatadietError, unknown
 
 log = logging.getLogger(__name__)
 
 LABELS = ("label", "target", "class", "y")
 INDEX = re.compile(r"|Unnamed: 0|__index_level_\d+__")  # how pandas and R write one that has no name
-CATEGORIES = 1000
-FREE_TEXT = 20  # more categories than this, most of them of one row each, are hardly categories
-TOKENS = "input_ids"  # what tokenizers call their numbers
-SAMPLE = 10_000  # rows of a column looked at for what float32 loses
-
-
-@dataclass(frozen=True)
-class Column:
-    """How one column becomes inputs: a number, `width` numbers, or one input for each category."""
-
-    name: str
-    width: int
-    categories: tuple[str, ...] | None = None
-    boolean: bool = False
+SPLITS = ("split", "fold", "subset", "partition", "set")
+TRAINING, TESTING = ("train", "training"), ("test", "testing")
+HELD = {*TRAINING, *TESTING, "valid", "validation", "val", "dev", "eval", "evaluation", "holdout"}
 
 
 def load(
@@ -54,6 +42,7 @@ def load(
     test_fraction: float | None = 0.2,
     id: str | None = None,
     drop: Sequence[str] = (),
+    delimiter: str | None = None,
     name: str = "",
 ) -> Dataset:
     """The rows of a table as examples.
@@ -66,9 +55,9 @@ def load(
         test_fraction: where neither is given, the stratified part cut off for testing.
         id: a column whose values name the rows.
         drop: columns to leave out.
+        delimiter: what stands between the columns of a CSV, here and in `test`; default a comma, a tab in a .tsv.
     """
-    table = read(path)
-    tested = None if test is None else read(Path(test), like=table.schema)
+    table, tested = read_both(path, None if test is None else Path(test), delimiter)
     return assemble(
         name or path.name.split(".")[0],
         table,
@@ -80,6 +69,7 @@ def load(
         drop=drop,
         where=str(path),
         test_where=str(test),
+        may_split=True,
     )
 
 
@@ -97,11 +87,13 @@ def assemble(
     drop: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     test_classes: Sequence[str] | None = None,
+    may_split: bool = False,
 ) -> Dataset:
     """The Dataset in a table, and another one to test on (or a split column, or a fraction).
 
     Args:
         classes, test_classes: where the label columns hold class numbers, the names they count, in either table.
+        may_split: whether the source has the option `split`, which a warning may then name.
     """
     label = label_column(table, label, where)
     split, id = column_name(split), column_name(id)
@@ -114,6 +106,8 @@ def assemble(
     features = _inputs([column for column in table.column_names if column not in left_out], where)
     if not features:
         raise DatadietError("no column is left for the inputs", where=where)
+    for column in features:
+        _warn_of_split(table, column, where, may_split and tested is None and split is None)
     labels, names = read_labels(table, label, classes, where)
     if len(names) < 2:
         raise DatadietError("all examples are of one class", where=where, fix="at least two classes are needed")
@@ -127,8 +121,8 @@ def assemble(
             refuse_unseen(labels[held], labels[kept], where=f"{where}, column {label!r}", names=names, rows=held)
     elif tested is None and test_fraction:
         kept, held = fixed_test_split(labels, test_fraction, where=f"{where}, test split", names=tuple(names))
-    columns = [_describe(table, column, kept, where) for column in features]
-    inputs = _encode(table, columns, where)
+    columns = [described(table, column, kept, where) for column in features]
+    inputs = encoded(table, columns, where)
     test = (inputs[held], labels[held]) if len(held) else None
     if tested is not None:
         lacking = [column for column in (*features, label) if column not in tested.column_names]
@@ -139,7 +133,7 @@ def assemble(
             found = match_labels(values(tested.column(label), place), names, where=place)
         else:
             found = read_test_labels(tested, label, classes, test_classes, test_where)
-        test = (_encode(tested, columns, test_where), found)
+        test = (encoded(tested, columns, test_where), found)
     return from_arrays(
         name,
         (inputs[kept] if len(held) else inputs, labels[kept]),
@@ -158,12 +152,26 @@ def _inputs(columns: Sequence[str], where: str) -> list[str]:
         if column not in kept:
             log.warning("%s: column %r is left out: it is an index; rename it to have it as an input", where, column)
         elif column in LABELS:
-            log.warning("%s: column %r becomes an input, it is not the label; %s", where, column, _leave_out(column))
+            log.warning("%s: column %r becomes an input, it is not the label; %s", where, column, leave_out(column))
     return kept
 
 
-def _leave_out(column: str) -> str:
-    return f"leave it out with drop={column!r} (--data-option drop={column})"
+def _warn_of_split(table: pa.Table, column: str, where: str, may_split: bool) -> None:
+    """Say so where an input tells which rows are for training and which are not."""
+    if not is_text(table.schema.field(column).type):
+        return
+    found = {str(word) for word in pc.unique(table.column(column)).to_pylist() if word is not None}
+    words = {word.lower() for word in found}
+    usual = column.lower() in SPLITS
+    if not words or not words <= HELD or not (usual or (len(words) > 1 and words & {*TRAINING, *TESTING})):
+        return
+    every = ", and rows of every kind are trained on" if len(words) > 1 else ""
+    mend = leave_out(column)
+    if may_split and words & {*TRAINING} and words & {*TESTING}:
+        others = sorted(word for word in found if word.lower() not in (*TRAINING, *TESTING))
+        once = f", once no row is of {', '.join(map(repr, others))}" if others else ""
+        mend = f"test on its test rows with split={column!r} (--data-option split={column}){once}, or {mend}"
+    log.warning("%s: column %r tells training rows from others, but becomes an input%s; %s", where, column, every, mend)
 
 
 def label_column(table: pa.Table, label: str | None, where: str) -> str:
@@ -222,7 +230,7 @@ def values(column: pa.ChunkedArray, where: str) -> np.ndarray:
         if column.null_count:
             row = int(np.argmax(np.asarray(pc.is_null(column))))
             raise DatadietError(
-                f"{column.null_count} labels are missing, the first in row {row}",
+                f"{column.null_count} labels are missing, the first in row {row} ({HEADER})",
                 where=where,
                 fix="fill them in or drop those rows",
             )
@@ -237,153 +245,11 @@ def values(column: pa.ChunkedArray, where: str) -> np.ndarray:
 def _by_column(table: pa.Table, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     words = [str(word).lower() for word in table.column(split).to_pylist()]
     for row, word in enumerate(words):
-        if word not in ("train", "training", "test", "testing"):
+        if word not in (*TRAINING, *TESTING):
             raise DatadietError(
-                f"{word!r} in row {row}", where=f"{where}, column {split!r}", fix='write "train" or "test"'
+                f"{word!r} in row {row} ({HEADER})", where=f"{where}, column {split!r}", fix='write "train" or "test"'
             )
-    testing = np.array([word.startswith("test") for word in words])
+    testing = np.array([word in TESTING for word in words])
     if testing.all() or not testing.any():
         raise DatadietError("all rows are of one split", where=f"{where}, column {split!r}")
     return np.flatnonzero(~testing), np.flatnonzero(testing)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(check(kind) for check in lists) and _is_number(kind.value_type)
-
-
-def _is_boolean(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_boolean(of_values(kind)))
-
-
-def _describe(table: pa.Table, name: str, kept: np.ndarray, where: str) -> Column:
-    """How a column is encoded, by its type and its training rows."""
-    column, kind = table.column(name), table.column(name).type
-    place = f"{where}, column {name!r}"
-    if _is_number(kind):
-        _warn_of_rounding(column, place)
-        return Column(name, 1)
-    if _is_list(kind):
-        _refuse_missing(np.asarray(pc.is_null(column)), place)
-        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-        if len(lengths) != 1 or not lengths[0]:
-            raise DatadietError(
-                "lists of several lengths", where=place, fix=f"make them one length, or {_leave_out(name)}"
-            )
-        if name == TOKENS:
-            log.warning(
-                "%s: token numbers are treated as quantities here; for a network that takes tokens give a dictionary "
-                "of arrays, ({'%s': …}, labels)",
-                place,
-                name,
-            )
-        return Column(name, int(lengths[0]))
-    if is_text(kind) or _is_boolean(kind):
-        if str(kind) == "string_view":
-            column = column.cast(pa.string())  # Arrow takes no rows from the other
-        seen = sorted({str(v) for v in pc.unique(column.take(pa.array(kept))).to_pylist() if v is not None})
-        if len(seen) > CATEGORIES:
-            raise DatadietError(
-                f"{len(seen)} categories, at most {CATEGORIES} become inputs",
-                where=place,
-                fix=f"{_leave_out(name)}, name rows with it (id={name!r}), or make it numbers",
-            )
-        if len(seen) > FREE_TEXT and len(seen) > len(kept) / 2:
-            log.warning(
-                "%s: %d different texts in %d training rows become an input each, and a text that only test rows have "
-                "becomes none; %s, or make numbers of it",
-                place,
-                len(seen),
-                len(kept),
-                _leave_out(name),
-            )
-        return Column(name, len(seen), tuple(seen), boolean=_is_boolean(kind))
-    if pa.types.is_binary(kind):
-        raise DatadietError("bytes, not UTF-8 text", where=place, fix=f"{UTF8}, or {_leave_out(name)}")
-    raise DatadietError(f"a column of type {kind} cannot become inputs", where=place, fix=_leave_out(name))
-
-
-def _warn_of_rounding(column: pa.ChunkedArray, place: str) -> None:
-    """Say so where float32 keeps few of a column's values apart, such as the seconds of timestamps."""
-    there = column.drop_null()
-    there = there.take(np.arange(0, len(there), max(1, len(there) // SAMPLE)))
-    if not pa.types.is_integer(column.type):  # whole numbers as they are: the larger ones float64 merges too
-        there = there.cast(pa.float64(), safe=False)
-    exact = np.asarray(there.to_numpy())
-    with np.errstate(over="ignore"):
-        rounded = exact.astype(np.float32)
-    before, after = len(np.unique(exact)), len(np.unique(rounded))
-    if before and after <= before / 2:
-        log.warning(
-            "%s: of %d values %d are left in float32; subtract its smallest value, or leave it out with drop=",
-            place,
-            before,
-            after,
-        )
-
-
-def _encode(table: pa.Table, columns: Sequence[Column], where: str) -> np.ndarray:
-    """(N, D) float32; a missing or infinite value is an error that names column and row, from 0."""
-    out = buffer((table.num_rows, sum(column.width for column in columns)), np.float32)
-    start = 0
-    for column in columns:
-        data, place = table.column(column.name), f"{where}, column {column.name!r}"
-        if column.categories is not None:
-            _one_hot(data, column, out[:, start : start + column.width], place)
-        else:
-            out[:, start : start + column.width] = _numbers(data, column, place)
-        start += column.width
-    return out
-
-
-def _one_hot(data: pa.ChunkedArray, column: Column, out: np.ndarray, place: str) -> None:
-    if not (is_text(data.type) or _is_boolean(data.type)):
-        raise DatadietError(f"is of type {data.type} here, of categories in training", where=place)
-    if _is_boolean(data.type) != column.boolean:
-        raise DatadietError(
-            f"is of type {data.type} here, of {'booleans' if column.boolean else 'text'} in training",
-            where=place,
-            fix="give it one type in both tables",
-        )
-    _refuse_missing(np.asarray(pc.is_null(data)), place)
-    known = {category: index for index, category in enumerate(column.categories or ())}
-    index = np.array([known.get(str(value), -1) for value in data.to_pylist()])
-    # A category that only occurs in test rows is none of the inputs: all zeros.
-    out[:] = 0
-    rows = np.flatnonzero(index >= 0)
-    out[rows, index[rows]] = 1
-
-
-def _numbers(data: pa.ChunkedArray, column: Column, place: str) -> np.ndarray:
-    kind = data.type
-    if not (_is_number(kind) or _is_list(kind)) or (_is_list(kind) != (column.width > 1) and not _is_list(kind)):
-        raise DatadietError(f"is of type {kind} here, of numbers in training", where=place)
-    if _is_list(kind):
-        _refuse_missing(np.asarray(pc.is_null(data)), place)
-        lengths = np.asarray(pc.list_value_length(data))
-        if (lengths != column.width).any():
-            row = int(np.argmax(lengths != column.width))
-            raise DatadietError(f"{lengths[row]} values in row {row}, {column.width} elsewhere", where=place)
-        flat: Any = pc.list_flatten(data)
-    else:
-        flat = data
-    missing = np.asarray(pc.is_null(flat)).reshape(len(data), -1).any(1)
-    _refuse_missing(missing, place)
-    with np.errstate(over="ignore"):
-        numbers = np.asarray(flat.cast(pa.float64(), safe=False).to_numpy(), np.float64).astype(np.float32)
-    numbers = numbers.reshape(len(data), -1)
-    _refuse_missing(~np.isfinite(numbers).all(1), place)
-    return numbers
-
-
-def _refuse_missing(missing: Any, place: str) -> None:
-    if missing.any():
-        raise DatadietError(
-            f"{int(missing.sum())} values missing, NaN or infinite, first in row {int(np.argmax(missing))}",
-            where=place,
-            fix="fill them in, drop those rows, or leave the column out with drop=",
-        )

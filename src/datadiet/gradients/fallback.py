@@ -150,6 +150,18 @@ def model_gradients(
 Outputs = Callable[[Weights, Sequence[Tensor]], Sequence[Tensor]]
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without PyTorch's warning, for its own developers, of each operation that vmap takes an example at a time."""
+    # Not warnings.catch_warnings: at its end every other warning would be shown a second time.
+    switch = getattr(torch._C._functorch, "_set_vmap_fallback_warning_enabled", lambda on: None)
+    switch(False)
+    try:
+        yield
+    finally:
+        switch(True)
+
+
 def _each(outputs: Outputs, weights: Weights, rows: list[Tensor], cotangents: list[Tensor]) -> Weights:
     """The vector-Jacobian product of every example, under vmap where it goes, else one by one."""
 
@@ -159,7 +171,8 @@ def _each(outputs: Outputs, weights: Weights, rows: list[Tensor], cotangents: li
         return pull(tuple(g.to(p.dtype) for g, p in zip(grads, produced, strict=True)))[0]
 
     try:
-        return torch.func.vmap(single, randomness="error")(rows, cotangents)
+        with _without_advice():
+            return torch.func.vmap(single, randomness="error")(rows, cotangents)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever vmap cannot follow, one by one can

@@ -62,7 +62,11 @@ def build_with(
     shape, classes = checked_shape(input_shape), positive(classes, "classes")
     if name not in MODELS and not is_foreign(str(name)):
         error = unknown("model", name, MODELS.names())
-        raise DatadietError(error.what, fix=f"{error.fix}; or package.module:function for one of your own")
+        if str(name).endswith(".py"):
+            raise DatadietError(error.what, fix=f"name the function too: {name}:function")
+        raise DatadietError(
+            error.what, fix=f"{error.fix}; or package.module:function or file.py:function for one of your own"
+        )
     with _stream(seed), torch.device("cpu"):
         if is_foreign(name):
             return build_foreign(name, shape, classes, args)

@@ -27,6 +27,11 @@ class TooSmall(DatadietError):
     def __reduce__(self) -> tuple[object, ...]:
         return (TooSmall, self._given)
 
+    def or_else(self, way: str) -> TooSmall:
+        """The same with one more way out."""
+        number, words, fix, name = self._given
+        return TooSmall(number, words, f"{fix}; {way}", name)
+
     def named(self, names: Sequence[str]) -> TooSmall:
         """The same with the class's name, where there is one."""
         number = self._given[0]
@@ -74,6 +79,15 @@ def quotas(sizes: Ints, count: int, tie: Tie) -> Ints:
     quota[present[np.lexsort((tie.rank(present), -sizes[present]))][:remainder]] += 1
     enough(sizes, quota)
     return quota
+
+
+def can_balance(sizes: Ints, count: int, tie: Tie) -> bool:
+    """Whether every class has enough for the same number of each."""
+    try:
+        quotas(sizes, count, tie)
+    except TooSmall:
+        return False
+    return True
 
 
 def enough(sizes: Ints, quota: Ints) -> None:

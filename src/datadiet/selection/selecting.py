@@ -13,13 +13,14 @@ import numpy.typing as npt
 from datadiet.errors import DatadietError
 from datadiet.seeds import stream
 from datadiet.selection import counts
-from datadiet.selection.balance import TooSmall, checked_labels, fallen
+from datadiet.selection.balance import TooSmall, can_balance, checked_labels, fallen
 from datadiet.selection.order import Array, Ints, Tie, checked, group_sizes, parts
 from datadiet.selection.policy import POLICIES, check_options, options_of
 from datadiet.selection.subset import Subset
 
 log = logging.getLogger(__name__)
 
+QUOTA = "keeps the hardest, but of each class at least half its share"
 ROUNDING = Fraction(1, 10**9)  # 1 - 0.7 is a little more than 0.3
 
 
@@ -73,7 +74,8 @@ def select(
     try:
         rows = function(scores, count, tie=Tie.of(fingerprint), labels=classes, rng=rng, **options)
     except TooSmall as error:
-        raise error.named(class_names) from None
+        named = error.named(class_names)
+        raise (named.or_else(f"the policy quota {QUOTA}") if policy == "hardest" else named) from None
     if len(rows) != count:
         raise DatadietError(f"the policy {policy!r} returned {len(rows)} rows instead of {count}")
     rows = np.ascontiguousarray(rows, np.int64)
@@ -83,13 +85,24 @@ def select(
     if classes is not None:
         # Where balance is asked for, large classes are meant to lose share.
         balance, warnings = _balance(classes, rows, 0.0 if balanced else warn_below, class_names)
-        remedy = "; balanced keeps the same number of each" if "balanced" in options_of(function) else ""
+        sizes = np.array(balance["before"], np.int64)
+        remedy = "" if balanced or not warnings else _remedy(policy, sizes, count, Tie.of(fingerprint))
         for line in warnings:
             what = policy if by is None else f"{by}, {policy}"
-            log.warning("%s, keep %s: %s%s", what, keep, line, "" if balanced else remedy)
+            log.warning("%s, keep %s: %s%s", what, keep, line, remedy)
     made = {"name": policy, "keep": _plain(keep), "seed": seed, "run": run}
     made |= {name: _plain(value) for name, value in options.items()}
     return Subset(rows, n, fingerprint, made, balance, warnings)
+
+
+def _remedy(policy: str, sizes: Ints, count: int, tie: Tie) -> str:
+    """What keeps a class that vanishes or falls, for the end of the line that says so."""
+    ways = []
+    if "balanced" in options_of(POLICIES.get(policy)) and can_balance(sizes, count, tie):
+        ways.append("balanced keeps the same number of each")
+    if policy == "hardest" and count >= np.count_nonzero(sizes):
+        ways.append(f"the policy quota {QUOTA}")
+    return "".join(f"; {way}" for way in ways)
 
 
 def _balance(

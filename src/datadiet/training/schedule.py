@@ -9,6 +9,28 @@ from datadiet.steps import Step
 from datadiet.training.recipe import Recipe
 
 
+def unreached(recipe: Recipe, examples: int) -> list[str]:
+    """What a run is too short for on a training set of `examples`, a sentence each."""
+    per_epoch, horizon = recipe.steps_per_epoch(examples), recipe.horizon(examples)
+    said = []
+    warmup = Step.parse(recipe.warmup).resolve(per_epoch)
+    if warmup > horizon:
+        said.append(
+            f"the warm-up of {warmup} steps ({recipe.warmup}) is longer than the run of {horizon}: "
+            f"its learning rate never comes to {recipe.lr:g}"
+        )
+    if recipe.schedule == "steps":
+        beyond = [m for m in recipe.milestones if Step.parse(m).resolve(per_epoch) >= horizon]
+        if beyond:
+            what = "milestone" if len(beyond) == 1 else "milestones"
+            never = "falls" if len(beyond) == len(recipe.milestones) else "falls there"
+            said.append(
+                f"the {what} {', '.join(beyond)} {'is' if len(beyond) == 1 else 'are'} not within the run of {horizon} "
+                f"steps ({recipe.steps}): its learning rate never {never}"
+            )
+    return said
+
+
 def learning_rate(recipe: Recipe, examples: int) -> Callable[[int], float]:
     """The rate used by the step that follows `step` finished ones, on a training set of `examples`.
 
