@@ -137,13 +137,8 @@ def deaf(context: Context, folder: str = "", seconds: float = 300.0) -> None:
     time.sleep(seconds)
 
 
-def interrupt_parent_then_wait(context: Context, folder: str) -> str:
-    os.kill(os.getppid(), signal.SIGINT)
-    return until_asked(context, folder, "asker")
-
-
-def interrupt_self_then_wait(context: Context, folder: str) -> str:
-    os.kill(os.getpid(), signal.SIGINT)
+def signal_then_wait(context: Context, pid: int, number: int, folder: str) -> str:
+    os.kill(pid, number)
     return until_asked(context, folder, "asker")
 
 

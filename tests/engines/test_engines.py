@@ -182,13 +182,43 @@ def test_a_stop_lets_jobs_save_and_then_says_so(engine: Engine, tmp_path: Path) 
     assert [o.value for o in engine.run([Job("a", work.square, {"value": 5})])] == [25]
 
 
-def test_ctrl_c_lets_jobs_save_and_the_old_handler_comes_back(engine: Engine, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    function = work.interrupt_self_then_wait if isinstance(engine, Inline) else work.interrupt_parent_then_wait
-    with pytest.raises(Interrupted):
-        list(engine.run([Job("asker", function, {"folder": str(tmp_path)})]))
-    assert (tmp_path / "asker.saved").exists()
-    assert signal.getsignal(signal.SIGINT) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_jobs_save_and_the_old_handler_comes_back(
+    engine: Engine, tmp_path: Path, number: signal.Signals
+) -> None:
+    def own(*_: object) -> None:
+        raise AssertionError("it is for the engine while it runs")
+
+    before = signal.signal(number, own)
+    try:
+        job = Job("asker", work.signal_then_wait, {"pid": os.getpid(), "number": number, "folder": str(tmp_path)})
+        with pytest.raises(Interrupted):
+            list(engine.run([job]))
+        assert (tmp_path / "asker.saved").exists()
+        assert signal.getsignal(number) is own
+    finally:
+        signal.signal(number, before)
+
+
+def test_in_another_thread_signals_are_left_alone(engine: Engine) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(engine.run([Job("a", work.square, {"value": 5})])))
+    thread.start()
+    thread.join()
+    assert [outcome.value for outcome in found] == [25]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_sigterm_is_handled_where_ctrl_c_is_ignored(engine: Engine, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a script's `command &`
+    try:
+        arguments = {"pid": os.getpid(), "number": signal.SIGTERM, "folder": str(tmp_path)}
+        with pytest.raises(Interrupted):
+            list(engine.run([Job("asker", work.signal_then_wait, arguments)]))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_a_last_job_that_does_not_see_it_is_not_forgotten(engine: Engine) -> None:
@@ -199,12 +229,14 @@ def test_ctrl_c_in_a_last_job_that_does_not_see_it_is_not_forgotten(engine: Engi
     assert [o.value for o in engine.run([Job("a", work.square, {"value": 5})])] == [25]
 
 
-def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
     def press() -> None:
         wait_for(tmp_path / "deaf.pid")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # at the same time: the same request once more
         time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     with Processes(1) as engine:
         threading.Thread(target=press).start()

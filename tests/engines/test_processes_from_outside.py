@@ -143,9 +143,10 @@ def test_workers_end_by_themselves_when_their_parent_is_killed(tmp_path: Path) -
     assert not list(tmp_path.glob("datadiet-shared-*"))
 
 
-def test_ctrl_c_on_a_terminal_ends_cleanly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     process, workers, shared = start_waiting(tmp_path)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    os.killpg(process.pid, number)  # as a terminal and batch systems do: to the workers as well
     out, err = process.communicate(timeout=120)
     assert "ended: stopped; what was finished is kept" in out
     assert "Traceback" not in err

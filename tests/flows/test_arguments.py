@@ -147,3 +147,18 @@ def test_a_warm_up_longer_than_the_run_is_warned_of(given: dict[str, Any], caplo
 def test_numbers_of_numpy_build_a_network() -> None:
     one, other = (build("mlp", (6,), classes, seed=seed) for classes, seed in ((3, 1), (np.int64(3), np.int64(1))))
     assert all(bool((a == b).all()) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: dd.run(tiny(), keep=[0.5]), "run: unknown argument 'keep'; did you mean keeps"),
+        (lambda: dd.run(tiny(), keeps="0.5"), "--keep: keep is '0.5'"),
+        (lambda: dd.compare(tiny(), {}, presets="x"), "compare: unknown argument 'presets'; did you mean preset"),
+        (lambda: dd.find_tickets(tiny(), pretrains=[]), "find_tickets: unknown argument 'pretrains'; did you mean"),
+    ],
+)
+def test_an_argument_that_nothing_takes_is_named_with_the_nearest(call: Any, said: str) -> None:
+    with pytest.raises(dd.DatadietError) as refused:
+        call()
+    assert said in str(refused.value)

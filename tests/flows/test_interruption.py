@@ -111,11 +111,22 @@ def test_killed_at_several_moments_and_run_again_the_bytes_are_those_of_a_straig
     assert not list(store.glob("??/*/resume.safetensors"))
 
 
-@pytest.mark.parametrize("engine", ["inline", "processes"])
-def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_completes(
-    place: Path, tmp_path: Path, engine: str, children: list[Any], stretches: list[tuple[int, int]]
-) -> None:
-    store, recipe = tmp_path / "store", tmp_path / "recipe.json"
+@pytest.mark.parametrize(
+    ("engine", "number", "code", "group"),
+    [
+        ("inline", signal.SIGINT, 130, False),
+        ("processes", signal.SIGINT, 130, False),
+        ("inline", signal.SIGTERM, 143, True),
+        ("processes", signal.SIGTERM, 143, True),
+    ],
+)
+def test_a_signal_ends_in_its_code_and_a_line_and_the_same_command_completes(
+    place: Path, tmp_path: Path, engine: str, number: int, code: int, group: bool, children: list[Any],
+    stretches: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    store, recipe, shared = tmp_path / "store", tmp_path / "recipe.json", tmp_path / "tmp"
+    shared.mkdir()
+    monkeypatch.setenv("TMPDIR", str(shared))
     recipe.write_text(json.dumps(LONG))
     command = ["-m", "datadiet", "score", place / "tiny.npz", "--recipe", recipe, "--runs", 2, "--store", store]
     command += [word for name in SCORING["scores"] for word in ("--score", name)]
@@ -125,17 +136,44 @@ def test_ctrl_c_exits_130_says_how_to_go_on_and_the_same_command_completes(
     child = start(*command)
     children.append(child)
     wait_for(store, "shards/el2n_online@00000140.safetensors", child)  # the last score of the first mark
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
+    if group:  # as `timeout` and batch systems do: the process, and all of its group with its workers
+        os.killpg(child.pid, number)
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 130, err
+    assert child.returncode == code, err
     assert out == ""
     assert err.strip().splitlines()[-1] == "stopped; what was finished is kept; the same command goes on from here"
     assert "Traceback" not in err
     assert list(store.glob("??/*/resume.safetensors"))
     assert not (tmp_path / "out").exists()
+    assert not list(shared.glob("datadiet-shared-*"))
     dd.score(str(place / "tiny.npz"), recipe=LONG, setup=setup(store), **SCORING)
     assert results(store) == results(place / "straight")
     assert max(begin for begin, _ in stretches) >= 140, "it went on from where it was"
+
+
+OUTSIDE = """
+import os, signal, sys
+from datadiet.cli import main, options
+
+def held_up(*_, **__):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # as from `timeout`, which signals the process and then its group
+
+options.dataset_of = held_up
+code = main(["score", "digits"])
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+sys.exit(code)
+"""
+
+
+def test_sigterm_outside_of_jobs_is_one_line_and_143(tmp_path: Path, children: list[Any]) -> None:
+    child = start("-c", OUTSIDE, cwd=tmp_path)
+    children.append(child)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (143, ""), err
+    (line,) = err.strip().splitlines()
+    assert line == "stopped at once; what was finished is kept, the same command goes on from there"
 
 
 def test_two_processes_on_one_store_both_finish_with_the_same_values(
@@ -164,3 +202,33 @@ def test_resume_points_change_no_value(tmp_path: Path) -> None:
     dd.score(data, setup=setup(tmp_path / "straight"), **options)
     dd.score(data, setup=setup(tmp_path / "often", resume_every=1e-9), **options)
     assert results(tmp_path / "straight") == results(tmp_path / "often")
+
+
+@pytest.mark.parametrize("file", ["run.json", "store.json"])
+@pytest.mark.parametrize("content", [None, b"", b'{"name": '])
+def test_what_tells_of_a_finished_run_is_written_again_where_nothing_else_is_missing(
+    tmp_path: Path, file: str, content: bytes | None, stretches: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"recipe": RECIPE, "scores": ["el2n"], "runs": 2, "at": "1ep"}
+    store = tmp_path / "store"
+    before = dd.score(tiny(), setup=setup(store), **given).mean("el2n").tolist()
+    lost = store / "store.json" if file == "store.json" else min(store.glob("??/*/run.json"))
+    runs, whole = Store(store).runs(), lost.read_bytes()
+    stretches.clear()
+
+    def harm() -> None:
+        lost.unlink(missing_ok=True) if content is None else lost.write_bytes(content)
+
+    def refuse(path: object, *_: object) -> None:
+        raise dd.DatadietError("read-only file system", where=path)
+
+    harm()
+    with monkeypatch.context() as patch:
+        patch.setattr("datadiet.store.files.atomic", refuse)
+        patch.setattr("datadiet.store.files.write_bytes", refuse)
+        assert dd.score(tiny(), setup=setup(store), **given).mean("el2n").tolist() == before, "one to read only"
+    harm()
+    assert dd.score(tiny(), setup=setup(store), **given).mean("el2n").tolist() == before
+    assert lost.read_bytes() == whole
+    assert Store(store).runs() == runs
+    assert stretches == []

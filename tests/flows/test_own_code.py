@@ -227,3 +227,21 @@ def test_a_score_that_follows_training_begins_anew_when_its_code_changed(
         assert stretches[0][0] == 0
         assert after.max() == 3 * visits
     assert before.max() == 2
+
+
+@pytest.mark.parametrize(
+    "lost", ["note deleted", "note truncated", "notes deleted", "run.json deleted", "run.json truncated"]
+)
+def test_results_of_other_code_are_not_taken_for_those_of_this_when_a_file_is_lost(place: Path, lost: str) -> None:
+    score(place, "net_of_mine:make")
+    what, how = lost.split(" ")
+    files = {"note": "models/*.json", "notes": "models*/*.json", "run.json": "run.json"}
+    for file in list((place / "store").rglob(files[what])):
+        if how == "deleted":
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:40])
+    (place / "blocks_of_mine.py").write_text(BLOCKS.replace("tanh", "sigmoid"))
+    forget()
+    with pytest.raises(DatadietError, match="is not known any more" if what == "notes" else "changed since its runs"):
+        score(place, "net_of_mine:make")

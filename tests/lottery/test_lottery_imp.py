@@ -28,6 +28,7 @@ from tiny_lottery import (
 )  # fmt: skip
 from torch import nn
 
+import datadiet as dd
 from datadiet.data.batches import Batches
 from datadiet.data.order import Order
 from datadiet.flows import jobs
@@ -239,3 +240,15 @@ def test_matching_is_down_to_where_every_level_keeps_the_dense_accuracy(
 ) -> None:
     (one,) = straight[0].outcomes.values()
     assert replace(one, accuracy=np.array([means, means])).matching() == level
+
+
+def test_levels_of_two_environments_are_named_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = {}
+    for levels, threads in ((0, 1), (1, 2), (1, 1)):
+        setup = dd.Setup(store=tmp_path, engine="inline", threads=threads, precision="float32", compile="off")
+        options = {"pretrain": ["random:48@2it"], "replicates": 1, "recipe": RECIPE, "horizon": "8it", "setup": setup}
+        caplog.clear()
+        result = dd.find_tickets(tiny(), levels=levels, **options)
+        found[levels, threads] = [was["threads"] for was in result.provenance["numerics"]]
+        assert ("2 numeric environments" in caplog.text) == (levels == 1)
+    assert found == {(0, 1): [1], (1, 2): [1, 2], (1, 1): [1, 2]}

@@ -13,10 +13,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from datadiet.errors import DatadietError
+from datadiet.flows.select import save_subset
 from datadiet.scores import ScoreTable, load_table
-from datadiet.scores.export import SCHEMA, shard_path
+from datadiet.scores.export import SCHEMA, packed_ids, shard_path
 from datadiet.scores.table import area_under_roc, rank_correlation
-from datadiet.store.files import Damaged, write_json, write_tensors
+from datadiet.selection import Subset
+from datadiet.store.files import Damaged, read_tensors, write_json, write_tensors
 
 N = 12
 
@@ -254,6 +256,7 @@ def folder(tmp_path):
             "corrupted": np.arange(N) < 2,
             "chosen": np.arange(N) < 4,
             "rows": np.arange(N) + 7,
+            "ids": packed_ids([f"img{k}" for k in range(N)]),
         },
         {"fingerprint": "aa-bb"},
     )
@@ -262,8 +265,7 @@ def folder(tmp_path):
         "classes": ["a", "b", "c"], "seed": 4,
     }  # fmt: skip
     write_json(path / "manifest.json", manifest, schema=SCHEMA)
-    ids = [f"img{k}" for k in range(N)]
-    _table({("el2n", 5): _values()}, ids=ids).to_parquet(path / "scores.parquet")
+    _table({("el2n", 5): _values()}).to_parquet(path / "scores.parquet")
     return path
 
 
@@ -280,15 +282,19 @@ def test_a_folder_reads_back_as_its_table(folder):
     assert (table.fingerprint, table.provenance["seed"], table.path) == ("aa-bb", 4, folder)
 
 
-def test_identities_that_cannot_be_read_are_left_out_with_a_line(folder, caplog):
-    file = folder / "scores.parquet"
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-20])
+def test_identities_are_read_from_what_has_a_checksum_not_from_the_export(folder, caplog):
+    (folder / "scores.parquet").write_bytes(b"anything")
+    assert list(load_table(folder).ids)[3] == "img3"
+    arrays, meta = read_tensors(folder / "examples.safetensors")
+    write_tensors(folder / "examples.safetensors", {k: v for k, v in arrays.items() if k != "ids"}, meta)
     assert load_table(folder).ids is None
-    assert "no identities can be read" in caplog.text
-    file.write_bytes(whole)
-    pq.write_table(pq.read_table(file).drop_columns(["id"]), file)
-    assert load_table(folder).ids is None
+    assert "kept no identities" in caplog.text
+
+
+def test_a_subset_in_the_place_of_the_examples_is_no_part_of_a_folder(folder):
+    save_subset(Subset(np.arange(3), N, "aa-bb"), folder / "examples.safetensors")
+    with pytest.raises(DatadietError, match="is of something else than the scores"):
+        load_table(folder)
 
 
 def test_shards_are_named_by_run_score_and_step(tmp_path):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,34 @@ def test_a_folder_is_checked_before_work_is_done_for_it(tmp_path: Path, monkeypa
     with pytest.raises(DatadietError, match="permission denied") as caught:
         writable_folder(tmp_path)
     assert caught.value.where == str(tmp_path)
+
+
+@pytest.mark.parametrize("again", ["write", "check"])
+def test_what_killed_processes_left_is_removed_and_what_live_ones_write_is_not(tmp_path: Path, again: str) -> None:
+    kill = "import os, sys; from datadiet.store import atomic\nwith atomic(sys.argv[1]): os.kill(os.getpid(), 9)"
+    write = "import sys; from datadiet.store import atomic\nwith atomic(sys.argv[1]): print(flush=True), input()"
+    subprocess.run([sys.executable, "-c", kill, str(tmp_path / "x.json")], check=False, timeout=60)
+    (dead,) = tmp_path.iterdir()
+    live = subprocess.Popen(
+        [sys.executable, "-c", write, str(tmp_path / "y.json")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert live.stdout is not None
+    live.stdout.readline()
+    (writing,) = set(tmp_path.iterdir()) - {dead}
+    parts = dead.name.split("-")
+    elsewhere, older = (dead.with_name("-".join([*parts[:2], name, *parts[3:]])) for name in ("0other0", "0older0"))
+    older_format = dead.with_name("-".join([*parts[:2], *parts[3:]]))  # without the machine
+    for file in (elsewhere, older, older_format):
+        file.write_bytes(b"")
+    for file in (older, older_format):
+        os.utime(file, (time.time() - 10_000, time.time() - 10_000))
+    os.utime(writing, (0, 0))
+    if again == "write":
+        write_bytes(tmp_path / "z", b"")
+        (tmp_path / "z").unlink()
+    else:
+        writable_folder(tmp_path)
+    assert set(tmp_path.iterdir()) == {writing, elsewhere}
+    live.communicate(b"\n", timeout=60)
+    assert live.returncode == 0
+    assert (tmp_path / "y.json").exists()

@@ -9,8 +9,16 @@ from datadiet.errors import DatadietError, Interrupted
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    from datadiet.engines.interrupt import sigterm
+
+    with sigterm():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     from datadiet.cli.app import build
+    from datadiet.engines.interrupt import exit_code
 
     for written in (sys.stdout, sys.stderr):  # in an encoding that lacks a character another one stands for it
         if hasattr(written, "reconfigure"):
@@ -23,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _stopped()
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
-        return 130
+        return exit_code()
     except DatadietError as error:
         # Words of others that are quoted in it, a parser's or a user's model's, may hold several lines.
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -52,8 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _stopped() -> int:
+    from datadiet.engines.interrupt import exit_code
+
     print("\nstopped at once; what was finished is kept, the same command goes on from there", file=sys.stderr)
-    return 130
+    return exit_code()
 
 
 def entry() -> None:

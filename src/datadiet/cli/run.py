@@ -17,7 +17,9 @@ def command(
     dataset: Annotated[
         str, typer.Argument(help="A name or a path; digits needs no network.", metavar="DATASET")
     ] = "digits",
-    keep: Annotated[list[float] | None, typer.Option("--keep", help="A fraction kept, in (0, 1]. Repeatable.")] = None,
+    keep: Annotated[
+        list[float] | None, typer.Option("--keep", help="A fraction kept, in (0, 1]; default the preset's. Repeatable.")
+    ] = None,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="A policy beside random. Repeatable.", metavar="NAME")
     ] = None,

@@ -57,7 +57,7 @@ def command(
             seed=seed,
             setup=o.setup_of(store, engine, workers, device, threads, precision, compile),
         )
-        folder = out or folder_for(data)
+        folder = out or folder_for(data, "-scores")
         if dry_run:
             notes = [("dataset", repr(data)), ("model", plan.recipe.model), ("results", str(folder))]
             output.print_plan("datadiet score", plan.stages(), notes, json)

@@ -15,13 +15,14 @@ from datadiet.errors import DatadietError
 from datadiet.flows.columns import SUFFIXES
 from datadiet.flows.compare import Comparison, Row
 from datadiet.flows.reload import reload
-from datadiet.flows.select import save_subset, select
+from datadiet.flows.score_folder import own_record
+from datadiet.flows.select import check_target, save_subset, select
 from datadiet.flows.tune import Tuned, execute_tune, plan_tune_of
 from datadiet.machine import expanded
 from datadiet.scores import load_table
 from datadiet.selection import Subset
 from datadiet.selection.counts import fraction
-from datadiet.store.files import read_json, writable_folder, write_json
+from datadiet.store.files import writable_folder, write_json
 
 RESERVED = (
     "at", "balanced", "by", "class_names", "difficulty", "fingerprint", "keep", "labels", "policy", "run", "scores",
@@ -38,7 +39,8 @@ def command(
     ],
     by: Annotated[str | None, typer.Option("--by", help="The score to rank by.")] = None,
     keep: Annotated[
-        list[float] | None, typer.Option("--keep", help="The part kept, in (0, 1]; with --tune repeatable.")
+        list[float] | None,
+        typer.Option("--keep", help="The part kept, in (0, 1]; default 0.5, repeatable with --tune."),
     ] = None,
     policy: Annotated[
         str | None,
@@ -114,7 +116,8 @@ def command(
             if by is None:
                 raise DatadietError("a window needs a score", where="--by", fix=f"one of {', '.join(table.names)}")
             target = folder / f"tuned-{by}.safetensors" if out is None else expanded(out)
-            _check_target(target)
+            check_target(target)
+            writable_folder(target.parent)
             _check_beside(target.with_suffix(".json"))
             data = reload(table.provenance, where=folder, data_dir=None if data_dir is None else str(data_dir))
             if validation is not None and data.validation is not None:
@@ -157,7 +160,8 @@ def command(
             parts += [f"seed-{seed}"] if seed else []
             name = "-".join(part.replace("/", "_") for part in parts if part) + ".safetensors"
             target = (folder.parent if plain else folder) / name if out is None else expanded(out)
-            _check_target(target)
+            check_target(target, folder if plain else None)
+            writable_folder(target.parent)
         save_subset(subset, target)
     if json:
         output.print_json(
@@ -226,31 +230,16 @@ def print_tuned(content: Mapping[str, Any]) -> None:
         out.print(output.comparison_table(Comparison.from_json(content["test"])))
 
 
-def _check_target(path: Path) -> None:
-    if path.suffix.lower() not in (".safetensors", ".npy", ".txt"):
-        raise DatadietError(
-            f"a subset as {path.suffix or 'a file without ending'!r}",
-            where=path,
-            fix="end it .safetensors, .npy or .txt",
-        )
-    if path.is_dir():
-        raise DatadietError("is a folder where a file is meant", where=path, fix="name a file")
-    writable_folder(path.parent)
-
-
 def _check_beside(path: Path) -> None:
     """Of the grid's file, beside the subset's: nothing of somebody else's is written over."""
     if path.is_dir():
         raise DatadietError("is a folder where the tuning's results go", where=path, fix="give another --out")
-    if path.exists():
-        try:
-            read_json(path)
-        except DatadietError as error:
-            raise DatadietError(
-                f"{error.what}, and the tuning's results go there",
-                where=path,
-                fix="give another --out, or move it away",
-            ) from None
+    try:
+        own_record(path, "tuning")
+    except DatadietError as error:
+        raise DatadietError(
+            f"{error.what}, and the tuning's results go there", where=path, fix="give another --out, or move it away"
+        ) from None
 
 
 def _percentage(part: Any, name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.engines import spawn
-from datadiet.engines.interrupt import ctrl_c
+from datadiet.engines.interrupt import ctrl_c, held
 from datadiet.engines.job import Job, OnProgress, Outcome, Progress, as_bug, interrupted, too_long, unique
 from datadiet.engines.shared import SharedArrays
 from datadiet.engines.wire import pack, unpack
@@ -31,7 +31,7 @@ from datadiet.errors import DatadietError, Interrupted
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 0.2  # seconds between two looks at what no pipe tells: deaths, timeouts, Ctrl-C
+_PAUSE = 0.2  # seconds between two looks at what no pipe tells: deaths, timeouts, signals
 _FAILED_STARTS = 3
 
 
@@ -103,15 +103,15 @@ class Processes:
 
     def close(self) -> None:
         """End the workers, at once those that are busy, and remove the shared files."""
-        atexit.unregister(self.close)
-        pool, self._pool = self._pool, []
-        idle = [worker for worker in pool if worker.ready and worker.job is None and worker.send("end")]
+        idle = [worker for worker in self._pool if worker.ready and worker.job is None and worker.send("end")]
         deadline = time.monotonic() + 5.0
         for worker in idle:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-        for worker in pool:
-            worker.kill()
+        while self._pool:
+            self._pool[-1].kill()
+            self._pool.pop()
         self._shared.close()
+        atexit.unregister(self.close)  # not before: a signal in the middle leaves the rest to the end of the program
 
     def __enter__(self) -> Processes:
         return self
@@ -144,7 +144,7 @@ class Processes:
                         if not (self._stop.is_set() and isinstance(outcome.error, Interrupted)):
                             yield outcome
             finally:
-                # Left early: by a second Ctrl-C, by an error, or because nobody wants more outcomes.
+                # Left early: by a second signal, by an error, or because nobody wants more outcomes.
                 for worker in [worker for worker in self._pool if worker.job is not None]:
                     self._pool.remove(worker)
                     worker.kill()
@@ -159,8 +159,9 @@ class Processes:
         busy = sum(worker.job is not None for worker in self._pool)
         while len(self._pool) < min(self.workers, busy + len(waiting)):
             atexit.register(self.close)
-            process, connection = spawn.start(self.threads, with_main)
-            self._pool.append(_Worker(process, connection, with_main))
+            with held():
+                process, connection = spawn.start(self.threads, with_main)
+                self._pool.append(_Worker(process, connection, with_main))
         for worker in self._pool:
             if waiting and worker.ready and worker.job is None:
                 job, payload = waiting[0]

@@ -33,9 +33,11 @@ def log_levels() -> tuple[int, int]:
 
 def serve(connection: Connection, parent: int, levels: tuple[int, int]) -> None:
     """Execute jobs from the parent until it says "end" or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Either may reach the whole group; it is the parent that asks for a stop, and it ends workers by SIGKILL.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     link = _Link(connection, parent)
     root = logging.getLogger()
     root.setLevel(levels[0])

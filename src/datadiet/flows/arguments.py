@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Number
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from datadiet.errors import DatadietError
+from datadiet.errors import DatadietError, unknown
 from datadiet.steps import Step
 
 
@@ -24,6 +25,19 @@ def several(given: Any, what: str, where: str) -> list[Any]:
         return list(given)
     except TypeError:
         raise DatadietError(f"{type(given).__name__} as {what}", where=where, fix="give a list") from None
+
+
+def refuse_unknown(given: Iterable[str], *functions: Callable[..., Any], where: str) -> None:
+    """Of arguments that are handed on to these functions, those that none of them takes."""
+    known = {
+        name
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    for name in given:
+        if name not in known:
+            raise unknown("argument", name, known, where=where)
 
 
 RUNS = 10_000  # planning more takes minutes, training them years

@@ -13,10 +13,10 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
-from datadiet.flows.arguments import RUNS, several, whole
+from datadiet.flows.arguments import RUNS, refuse_unknown, several, whole
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
-from datadiet.flows.score_folder import warn_if_mixed
+from datadiet.flows.score_folder import own_record, warn_if_mixed
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
@@ -26,7 +26,7 @@ from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
 from datadiet.steps import describe
 from datadiet.store import Store
-from datadiet.store.files import Damaged, read_json, writable_folder, write_json
+from datadiet.store.files import writable_folder, write_json
 from datadiet.training.recipe import Recipe, RunSpec
 
 log = logging.getLogger(__name__)
@@ -247,6 +247,7 @@ def compare(
     Returns:
         A Comparison: mean and 16th–84th percentile over runs, a row each.
     """
+    refuse_unknown(plan, plan_compare, where="compare")
     return execute_compare(plan_compare(data, subsets, runs=runs, **plan), out, on_progress)
 
 
@@ -273,13 +274,8 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
     Args:
         more: what else its comparison must say, by key.
     """
-    file = folder / "comparison.json"
-    if not file.exists():
-        return
-    try:
-        found = read_json(file)
-    except Damaged as error:
-        log.warning("%s %s, redoing it", file, error.what)
+    found = own_record(folder / "comparison.json", "comparison")
+    if not found:
         return
     mine = {"fingerprint": fingerprint, "recipe": recipe.to_json(), "seed": seed, "split": split, **more}
     trained = "subset" in found or (folder / "weights-0.safetensors").exists()  # which older ones did not say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from datadiet.errors import DatadietError, Interrupted
 from datadiet.flows.jobs import execute
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import share
-from datadiet.flows.tasks import RunResult, is_done
+from datadiet.flows.tasks import RunResult, folder_of, is_done
 from datadiet.machine import cores
 from datadiet.store.files import writable_folder
 
@@ -82,7 +82,13 @@ def run_tasks(
         tasks: (label, RunTask); or tasks of another kind with their `job` and `done`, which have `spec.name`, `until`,
             `numerics`, `data` and `wait` as a RunTask has.
     """
-    pending = [(label, task) for label, task in tasks if not done(task, data)]
+    pending = []
+    for label, task in tasks:
+        if not done(task, data):
+            pending.append((label, task))
+            continue
+        with suppress(DatadietError):  # a store that has everything may be one to read only
+            folder_of(task).prepare()  # what tells of the run may have been lost or damaged
     reused = len(tasks) - len(pending)
     if reused:
         nothing = "" if pending else ", nothing to train"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
@@ -31,6 +33,7 @@ from datadiet.store.files import Damaged, read_json, write_json
 from datadiet.training.checkpoint import whole_state
 from datadiet.training.presets import PRESETS, Preset
 from datadiet.training.recipe import Recipe, read_settings
+from datadiet.training.schedule import unreached
 
 if TYPE_CHECKING:
     from datadiet.flows.spawning import PathTask
@@ -174,12 +177,8 @@ def recipe_for(
         out = Recipe.from_json(settings, base=defaults_for(data, preset, model, recipe)[1].recipe)
     if steps is not None:
         out = out.with_(steps=steps)
-    warmup = Step.parse(out.warmup).resolve(out.steps_per_epoch(len(data)))
-    if warmup > out.horizon(len(data)):
-        log.warning(
-            "the warm-up of %d steps (%s) is longer than the run of %d: its learning rate never comes to %g",
-            warmup, out.warmup, out.horizon(len(data)), out.lr,
-        )  # fmt: skip
+    for line in unreached(out, len(data)):
+        log.warning("%s", line)
     if data.kind != "image" and (out.pad or out.flip):
         out = out.with_(pad=0, flip=False)
     return out
@@ -272,30 +271,52 @@ def check_code(recipe: Recipe, network: Network, store: Store) -> None:
     """Refuse a user's model whose code changed, though its initial weights did not, since its runs were made."""
     if network.weights is None:
         return
-    file = store.root / "models" / f"{digest(recipe.model):016x}-{network.weights}.json"
-    found: dict[str, Any] = {}
-    if file.exists():
-        try:
-            found = read_json(file)
-        except Damaged as error:
-            log.warning("%s %s, redoing it", file, error.what)
-    if found.get("scheme") == CODE_SCHEME and found["code"] == network.code:
-        return
-    if found.get("scheme") != CODE_SCHEME or not _has_runs(store, recipe.model, network.weights):
-        # Noted in another way, which cannot be compared; or the code failed before its first result, and was mended.
-        write_json(file, {"model": recipe.model, "code": network.code, "scheme": CODE_SCHEME})
-    else:
+    name = f"{digest(recipe.model):016x}-{network.weights}.json"
+    # Twice, so that the loss of one file does not let results of other code pass for those of this.
+    files = [store.root / folder / name for folder in ("models", "models.copy")]
+    notes = [_note(file) for file in files]
+    found: dict[str, Any] = next((note for note in notes if note), {})
+    mine = {"model": recipe.model, "code": network.code, "scheme": CODE_SCHEME}
+    # Noted in another way, which cannot be compared; or the code failed before its first result, and was mended.
+    other = bool(found) and found.get("scheme") != CODE_SCHEME
+    if mine != found and not other and _has_runs(store, recipe.model, network.weights):
+        if found:
+            raise DatadietError(
+                f"the code of {recipe.model} changed since its runs in this store were made",
+                where=store.root,
+                fix="use another --store for the new code, or take the change back",
+            )
         raise DatadietError(
-            f"the code of {recipe.model} changed since its runs in this store were made",
+            f"of which code of {recipe.model} its runs are is not known any more ({name} is lost)",
             where=store.root,
-            fix="use another --store for the new code, or take the change back",
+            fix="use another --store",
         )
+    with nullcontext() if mine != found else suppress(DatadietError):  # a store to read only has what it needs
+        for file, note in zip(files, notes, strict=True):
+            if note != mine:
+                write_json(file, mine)
+
+
+def _note(file: Path) -> dict[str, Any] | None:
+    """What a note says; None where it is lost."""
+    if not file.exists():
+        return None
+    try:
+        return read_json(file)
+    except Damaged as error:
+        log.warning("%s %s, redoing it", file, error.what)
+        return None
 
 
 def _has_runs(store: Store, model: str, weights: str) -> bool:
-    for name in store.runs():
-        spec = store.run(name).spec() or {}
-        if (spec.get("recipe", {}).get("model"), spec.get("weights")) == (model, weights):
+    """Whether there are runs of the model, or such that tell no more of what they are."""
+    for folder in store.root.glob("??/*"):
+        if not re.fullmatch("[0-9a-f]{8,}", folder.name):
+            continue
+        spec = store.run(folder.name).spec()
+        if spec is None and any(folder.rglob("*.safetensors")):
+            return True
+        if spec and (spec.get("recipe", {}).get("model"), spec.get("weights")) == (model, weights):
             return True
     return False
 

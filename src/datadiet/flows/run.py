@@ -12,7 +12,7 @@ import numpy as np
 import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
-from datadiet.flows.arguments import RUNS, several, whole
+from datadiet.flows.arguments import RUNS, refuse_unknown, several, whole
 from datadiet.flows.compare import (
     FULL,
     ComparePlan,
@@ -26,7 +26,7 @@ from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Plan, defaults_for, folder_for
 from datadiet.flows.rehearsal import made_up_scores, quiet, rehearsed_scores
 from datadiet.flows.score import ScorePlan, check_ranking, execute_score, plan_score
-from datadiet.flows.score_folder import refuse_in_the_way
+from datadiet.flows.score_folder import own_record, refuse_in_the_way
 from datadiet.flows.select import save_subset, select
 from datadiet.flows.tune import Tuned, TunePlan, execute_tune, plan_tune, tuned_name
 from datadiet.machine import expanded
@@ -130,8 +130,8 @@ def plan_run(
     stated = [] if keeps is None else several(keeps, "fractions kept", "--keep")
     keeps = tuple(stated or defaults_for(data, preset, **given)[1].keeps)
     for keep in keeps:
-        if not 0 < keep <= 1:
-            raise DatadietError(f"keep is {keep}", where="--keep", fix="it must lie in (0, 1]")
+        if isinstance(keep, str) or not 0 < keep <= 1:
+            raise DatadietError(f"keep is {keep!r}", where="--keep", fix="it must be a number in (0, 1]")
     if "random" in policies:
         raise DatadietError("random subsets stand beside every comparison", where="--policy", fix="leave random out")
     for policy in policies:
@@ -179,6 +179,7 @@ def run(data: Any = "digits", *, on_progress: OnProgress | None = None, **option
     Returns:
         A Result; its folder holds the scores, the subsets, `comparison.json` and the figures.
     """
+    refuse_unknown(options, plan_run, plan_score, where="run")
     return execute_run(plan_run(data, **options), on_progress)
 
 
@@ -216,6 +217,7 @@ def _execute(plan: RunPlan, on_progress: OnProgress | None) -> Result:
 def _refuse_others(plan: RunPlan) -> None:
     """Nothing of somebody else's is written over: ours is written when the scores are there."""
     out = plan.out
+    own_record(out / "comparison.json", "run")
     if (out / "comparison.json").exists() or (out / "scores" / "manifest.json").exists():
         return
     figures = [out / f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")]
@@ -265,7 +267,7 @@ def window_offset(keep: float) -> float:
 def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tuned | None) -> list[Path]:
     from datadiet import figures
 
-    data, by = plan.scoring.data, plan.by
+    data, by, named = plan.scoring.data, plan.by, _named(plan.scoring.data)
     curves: dict[str, dict[float, Any]] = {}
     for row in comparison.rows:
         if row.name == FULL:
@@ -276,14 +278,18 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
     keep_figure = figures.accuracy_against_keep(
         curves,
         full=np.asarray(comparison[FULL].accuracies),
-        title=f"{data.name}: kept by {by} at step {plan.at}",
+        title=f"{named}: kept by {by} at step {plan.at}",
     )
     out += figures.save(keep_figure, plan.out / "accuracy")
-    titles = {f"{by}, step {step}": table.mean(by, step) for step in table.steps(by)}
-    out += figures.save(
-        figures.score_histograms(titles, corrupted=table.corrupted, columns=2 if len(titles) == 4 else 3),
-        plan.out / "scores",
+    panels = {f"step {step}": table.mean(by, step) for step in table.steps(by)}
+    bars = figures.score_histograms(
+        panels,
+        corrupted=table.corrupted,
+        name=by,
+        title=f"{named}: distribution of {by}",
+        columns=2 if len(panels) == 4 else 3,
     )
+    out += figures.save(bars, plan.out / "scores")
     if data.kind == "image":
         picture = figures.gallery(
             data.gather,
@@ -293,6 +299,7 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
             corrupted=table.corrupted,
             original=data.original_labels if data.noise is not None else None,
             name=by,
+            title=f"{named}: lowest and highest {by} of each class, step {plan.at}",
             fingerprint=data.fingerprint,
         )
         out += figures.save(picture, plan.out / "gallery")
@@ -300,8 +307,17 @@ def _figures(plan: RunPlan, table: ScoreTable, comparison: Comparison, tuned: Tu
         grid: dict[float, dict[float, Any]] = {}
         for keep, offset, row in tuned.grid:
             grid.setdefault(keep, {})[offset] = np.asarray(row.accuracies)
-        out += figures.save(figures.windows(grid, chosen=(tuned.keep, tuned.offset)), plan.out / "window")
+        title = f"{named}: windows of {by} at step {plan.at}"
+        out += figures.save(figures.windows(grid, chosen=(tuned.keep, tuned.offset), title=title), plan.out / "window")
     return out
+
+
+def _named(data: Dataset) -> str:
+    """The dataset in a figure's title, with what label noise did to it."""
+    if data.noise is None:
+        return data.name
+    did = {"permute": "permuted", "redraw": "redrawn"}.get(data.noise.kind, "changed")
+    return f"{data.name}, {percent(data.noise.fraction)} of labels {did}"
 
 
 def _slug(name: str) -> str:

@@ -11,8 +11,8 @@ from datadiet.errors import DatadietError
 from datadiet.flows.sanity import sanity
 from datadiet.flows.tasks import columns, folder_of
 from datadiet.scores import ScoreTable, load_table
-from datadiet.scores.export import EXAMPLES, SCHEMA, read_shard, shard_path
-from datadiet.store.files import Damaged, NotOurs, read_json, read_tensors, write_json, write_tensors
+from datadiet.scores.export import EXAMPLES, SCHEMA, packed_ids, read_shard, shard_path
+from datadiet.store.files import Damaged, NotOurs, bears_our_mark, read_json, read_tensors, write_json, write_tensors
 
 if TYPE_CHECKING:
     from datadiet.flows.score import ScorePlan
@@ -39,25 +39,45 @@ def refuse_in_the_way(files: Iterable[Path], job: str) -> None:
             )
 
 
+def own_record(file: Path, job: str, schema: int = 1) -> dict[str, Any] | None:
+    """What a job's own file in its folder says; None where there is none, {} where ours is damaged, which is said."""
+    if not file.exists():
+        return None
+    try:
+        return read_json(file, schema=schema)
+    except Damaged as error:
+        if not bears_our_mark(file):
+            refuse_in_the_way([file], job)
+        log.warning("%s %s, redoing it", file, error.what)
+        return {}
+
+
+def refuse_unless_begun(table: Path, files: Iterable[Path], job: str) -> None:
+    """Of files without a job's own record, which is written last: ours where the table says so, written first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        begun = b"datadiet" in (pq.read_schema(table).metadata or {})
+    except (OSError, pa.ArrowException):
+        begun = False
+    if not begun:
+        refuse_in_the_way([table, *files], job)
+
+
 def check_folder(folder: Path, plan: ScorePlan) -> dict[str, Any]:
     """The manifest that is in a scoring folder, if it is of this very scoring; {} where there is none.
 
     Without one, what has the names of our files must be what an interrupted scoring of these data left.
     """
     file = folder / "manifest.json"
-    manifest: dict[str, Any] = {}
-    damaged: Damaged | None = None
-    if file.exists():
-        try:
-            manifest = read_json(file, schema=SCHEMA)
-        except Damaged as error:
-            damaged = error
+    manifest = own_record(file, "scoring", SCHEMA)
+    if manifest is None and (folder / "comparison.json").exists() and (folder / "scores").is_dir():
+        raise DatadietError("holds a run, whose scores are in scores/", where=folder, fix="choose another --out")
     if not manifest:
         ours = (file.name, EXAMPLES, "scores.parquet", "sanity.json")
         if not _begun(folder, plan.data.fingerprint):
             refuse_in_the_way([folder / name for name in ours], "scoring")
-        if damaged is not None:
-            log.warning("%s %s, redoing it", file, damaged.what)
         return {}
     mine = identity(plan)
     # A folder of before the code was noted says nothing of it.
@@ -138,6 +158,8 @@ def write_folder(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mappi
         arrays |= {"corrupted": data.corrupted, "chosen": data.chosen, "original": data.original_labels}
     if data.rows is not None:
         arrays["rows"] = data.rows
+    if data.train.ids is not None:
+        arrays["ids"] = packed_ids(data.train.ids)
     write_tensors(folder / EXAMPLES, arrays, {"fingerprint": data.fingerprint})
     manifest = dict(table.provenance)
     # Runs and steps that were taken by another version of a score's code do not stand beside those of this one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,12 @@ from datadiet.machine import expanded
 from datadiet.scores import SCORES, ScoreTable, load_table
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
-from datadiet.store.files import read_tensors, write_bytes, write_tensors
+from datadiet.store.files import Damaged, bears_our_mark, read_tensors, write_bytes, write_tensors
+
+log = logging.getLogger(__name__)
+
+
+_MOST = 2**62  # examples
 
 
 def select(
@@ -141,6 +147,39 @@ def save_subset(subset: Subset, path: str | Path) -> Path:
             f"a subset as {kind or 'a file without ending'!r}", where=file, fix=".safetensors, .npy or .txt"
         )
     return file
+
+
+def check_target(path: str | Path, scores: str | Path | None = None) -> None:
+    """Refuse a subset's file that is of another kind, or would take the place of anything but a subset.
+
+    Args:
+        scores: the file that is selected from.
+    """
+    file = expanded(path)
+    if file.suffix.lower() not in (".safetensors", ".npy", ".txt"):
+        raise DatadietError(
+            f"a subset as {file.suffix or 'a file without ending'!r}",
+            where=file,
+            fix="end it .safetensors, .npy or .txt",
+        )
+    if file.is_dir():
+        raise DatadietError("is a folder where a file is meant", where=file, fix="name a file")
+    if not file.exists():
+        return
+    if scores is not None and Path(scores).exists() and file.samefile(scores):
+        raise DatadietError("is what is selected from", where=file, fix="give another --out")
+    try:
+        if file.suffix.lower() == ".safetensors":
+            load_subset(file)
+        else:
+            Subset(_plain_rows(file), _MOST)
+    except DatadietError as error:
+        if isinstance(error, Damaged) and bears_our_mark(file):
+            log.warning("%s %s, redoing it", file, error.what)
+            return
+        raise DatadietError(
+            f"is in the way, and is no subset: {error.what}", where=file, fix="give another --out, or move it away"
+        ) from None
 
 
 def load_subset(path: str | Path, data: Dataset | None = None) -> Subset:

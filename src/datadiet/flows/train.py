@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.errors import DatadietError
+from datadiet.flows.arguments import refuse_unknown
 from datadiet.flows.compare import FULL, ComparePlan, Comparison, check_folder, execute_compare, plan_compare
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.network import network_of
@@ -106,6 +107,7 @@ def train(
     Returns:
         The accuracies, and the files of the weights.
     """
+    refuse_unknown(plan, plan_compare, where="train")
     return execute_train(plan_train(data, subset, runs=runs, mask=mask, **plan), out, on_progress)
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.data.dataset import Dataset
+from datadiet.flows.arguments import refuse_unknown
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.plan import Plan, Runs, check_code
 from datadiet.flows.score import execute_score
+from datadiet.flows.score_folder import warn_if_mixed
 from datadiet.flows.spawning import PathTask, walk
 from datadiet.flows.tasks import RunTask, is_done
 from datadiet.lottery.plan import LotteryPlan, plan_tickets
@@ -51,6 +53,7 @@ def find_tickets(
     Returns:
         Lottery: accuracies by pre-training, replicate and level, masks, and what the instruments measured.
     """
+    refuse_unknown(plan, plan_tickets, where="find_tickets")
     return execute_tickets(plan_tickets(data, model, **plan), out, on_progress)
 
 
@@ -74,13 +77,15 @@ def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progres
                 run_tasks(list(paths.values()), plan.data, plan.setup, on_progress, job=walk, done=PathTask.is_done)
             if level < plan.levels:
                 work.masks = {key: work.mask_after(level, key) for key in work.masks}
+    outcomes = {variant.label: work.outcome(variant) for variant in plan.variants}
+    warn_if_mixed(work.environments)
     result = Lottery(
-        {variant.label: work.outcome(variant) for variant in plan.variants},
+        outcomes,
         dense=plan.dense.total,
         until=plan.until,
         steps_per_epoch=plan.recipe.steps_per_epoch(len(plan.data)),
         dataset=plan.data.name,
-        provenance=_provenance(plan),
+        provenance={**_provenance(plan), "numerics": work.environments},
     )
     if folder is not None:
         result.save(folder)

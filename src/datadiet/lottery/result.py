@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datadiet.errors import DatadietError
+from datadiet.flows.score_folder import own_record, refuse_unless_begun
 from datadiet.steps import describe
-from datadiet.store.files import Damaged, atomic, read_json, write_json
+from datadiet.store.files import atomic, write_json
 from datadiet.training.masks import Mask
 
 if TYPE_CHECKING:
@@ -214,13 +215,11 @@ def _same(file: Path, mask: Mask) -> bool:
 
 def check_folder(folder: Path, mine: Mapping[str, Any]) -> None:
     """Refuse a folder that holds a lottery on other data or by other rules."""
-    file = folder / "lottery.json"
-    if not file.exists():
-        return
-    try:
-        found = read_json(file, schema=SCHEMA)
-    except Damaged as error:
-        log.warning("%s %s, redoing it", file, error.what)
+    found = own_record(folder / "lottery.json", "lottery", SCHEMA)
+    if found is None:
+        figures = [folder / "lottery.png", folder / "lottery.svg"]
+        refuse_unless_begun(folder / "lottery.parquet", figures, "lottery")
+    if not found:
         return
     differ = [key for key, value in mine.items() if found.get(key, value) != value and key != "scores"]
     scores = found.get("scores", {})

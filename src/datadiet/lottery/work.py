@@ -54,6 +54,7 @@ class Work:
     masks: dict[Key, Mask | str | None] = field(default_factory=dict)
     levels: list[dict[Key, tuple[str, RunTask]]] = field(default_factory=list)
     history: list[dict[Key, Mask | str | None]] = field(default_factory=list)
+    environments: list[Mapping[str, Any]] = field(default_factory=list)  # of the accuracies that were read
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -225,8 +226,10 @@ class Work:
         )  # fmt: skip
 
     def _evaluation(self, task: RunTask, test: Any) -> float:
-        found = folder_of(task).load_evaluation(evaluation_key("test", test), self.plan.until)
-        return float(_there(found, task)["accuracy"])
+        found = _there(folder_of(task).load_evaluation(evaluation_key("test", test), self.plan.until), task)
+        if found["numerics"] not in self.environments:
+            self.environments.append(found["numerics"])
+        return float(found["accuracy"])
 
     def _result(self, task: RunTask, key: str, step: int) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = _there(folder_of(task).load_result(key, step), task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,8 @@ def load_table(folder: str | Path) -> ScoreTable:
     if manifest.get("what") != "scores":
         raise DatadietError("is no scoring folder", where=path, fix="make one with `datadiet score`")
     arrays, told = read_tensors(path / EXAMPLES)
+    if "labels" not in arrays or "what" in told:
+        raise DatadietError("is of something else than the scores beside it", where=path / EXAMPLES, fix="score again")
     if told.get("fingerprint") != manifest["fingerprint"]:
         raise DatadietError("is of other data than the manifest", where=path / EXAMPLES, fix="score again")
     shards: dict[tuple[str, int], list[Callable[[], np.ndarray]]] = {}
@@ -71,7 +73,7 @@ def load_table(folder: str | Path) -> ScoreTable:
         steps_per_epoch=manifest["steps_per_epoch"],
         corrupted=arrays["corrupted"].astype(bool) if "corrupted" in arrays else None,
         chosen=arrays["chosen"].astype(bool) if "chosen" in arrays else None,
-        ids=_ids(path) if manifest.get("ids") else None,
+        ids=_ids(path, arrays) if manifest.get("ids") else None,
         rows=arrays.get("rows"),
         classes=tuple(manifest["classes"]),
         provenance=manifest,
@@ -89,16 +91,13 @@ def read_shard(file: Path, name: str, step: int, fingerprint: str) -> np.ndarray
     return values
 
 
-def _ids(folder: Path) -> list[Any] | None:
-    import pyarrow.parquet as pq
+def packed_ids(ids: Sequence[Any]) -> np.ndarray:
+    """Identities of examples, texts or numbers, as bytes for a checksummed file."""
+    return np.frombuffer(json.dumps(list(ids)).encode(), np.uint8)
 
-    file = folder / "scores.parquet"
-    if not file.exists():
-        return None
-    try:
-        ids: list[Any] = pq.read_table(file, columns=["id"])["id"].to_pylist()
-    except (OSError, KeyError, ValueError) as error:  # Arrow's own errors are among these
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("%s: no identities can be read (%s); `datadiet score` writes it again", file, reason)
-        return None
-    return ids
+
+def _ids(folder: Path, arrays: Mapping[str, np.ndarray]) -> list[Any] | None:
+    if "ids" in arrays:
+        return list(json.loads(arrays["ids"].tobytes()))
+    log.warning("%s: an older datadiet kept no identities that can be trusted; `datadiet score` writes them", folder)
+    return None

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from datadiet.errors import DatadietError
 
 TEMPORARY = ".datadiet-tmp-"
-"""How the name of every unfinished file begins; a killed process may leave one behind."""
+"""How the name of every unfinished file begins; a killed process may leave one behind. The writer's machine and process
+id follow, so that what is abandoned can be told from what is being written."""
+
+_ABANDONED = 3600.0  # seconds after which a file of another machine is
 
 PROBE = 4096
 
@@ -44,8 +51,9 @@ def explain(error: OSError, path: str | os.PathLike[str]) -> DatadietError:
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder, with the same ending; it takes `path`'s place on leaving.
 
-    Parent folders are made. If the body raises, the temporary file is removed and `path` stays as it was; an
-    `OSError` becomes a `DatadietError` that names the path.
+    Parent folders are made, and what killed processes left unfinished in the folder is removed. If the body
+    raises, the temporary file is removed and `path` stays as it was; an `OSError` becomes a `DatadietError` that
+    names the path.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -56,7 +64,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, "", str(path))
         if path.exists() and not path.is_file():
             raise DatadietError("is not a regular file", where=path, fix="choose another name")
-        temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{path.suffix[-20:]}")
+        _remove_abandoned(path.parent)
+        temporary = path.with_name(f"{_temporary()}{path.suffix[-20:]}")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         _sync(temporary)
@@ -91,7 +100,8 @@ def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
             existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "", str(existing))
-        probe = existing / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}-probe"
+        _remove_abandoned(existing)
+        probe = existing / f"{_temporary()}-probe"
         try:
             with os.fdopen(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), "wb") as file:
                 file.write(bytes(PROBE))  # a full disk still takes an empty file
@@ -125,6 +135,43 @@ def remove_strays(folder: str | os.PathLike[str]) -> int:
     for stray in strays:
         stray.unlink(missing_ok=True)
     return len(strays)
+
+
+def _temporary() -> str:
+    return f"{TEMPORARY}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@cache
+def _machine() -> str:
+    """Where this process's id counts: it tells the machines on a shared file system apart, and their containers."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        space = 0
+    return hashlib.blake2b(f"{socket.gethostname()} {space}".encode(), digest_size=4).hexdigest()
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove unfinished files directly in `folder` that nobody will finish; never those of a live process."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):  # another process removes it, too, or it is not ours to remove
+                if entry.name.startswith(TEMPORARY) and entry.is_file() and _is_abandoned(entry):
+                    os.unlink(entry.path)
+
+
+def _is_abandoned(entry: os.DirEntry[str]) -> bool:
+    machine, _, rest = entry.name.removeprefix(TEMPORARY).partition("-")
+    pid = rest.partition("-")[0]
+    if machine != _machine() or not pid.isdigit() or os.name == "nt":  # where asking for a process may end it
+        return time.time() - entry.stat().st_mtime > _ABANDONED
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.errors import DatadietError
-from datadiet.store.files import Damaged, atomic, read_json, write_bytes, write_json
+from datadiet.flows.score_folder import own_record, refuse_unless_begun
+from datadiet.store.files import atomic, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from datadiet.studies.execute import StudyResult
@@ -62,11 +63,9 @@ def write(study: Study, job: StudyJob, findings: Findings, folder: Path, seconds
 
 def refuse_another(study: Study, job: StudyJob, folder: Path) -> None:
     """Refuse a folder with the same study of other data, noise, recipe or seed; other runs and scores replace it."""
-    try:
-        found = read_json(folder / "study.json", schema=SCHEMA) if (folder / "study.json").exists() else {}
-    except Damaged as error:
-        log.warning("%s %s, redoing it", folder / "study.json", error.what)
-        return
+    found = own_record(folder / "study.json", "study", SCHEMA)
+    if found is None:
+        refuse_unless_begun(folder / "numbers.parquet", [folder / "verdicts.json"], "study")
     mine = _identity(study, job)
     if found and job.recipe.is_told_by(found.get("recipe")):
         found = {**found, "recipe": mine["recipe"]}
