@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,26 +59,6 @@ def sigterm() -> Iterator[None]:
 def exit_code() -> int:
     """What a command that was stopped exits with: 130 after Ctrl-C, 143 after SIGTERM."""
     return 128 + _last[1]
-
-
-@contextmanager
-def held() -> Iterator[None]:
-    """SIGTERM waits for the end of the block; a process that is started in it begins with it blocked.
-
-    `spawn.start` does so with SIGINT: a worker must survive its own start where its whole group is signalled.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    # Its own start, which the first worker brings about, would unblock the signal.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(number: int) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.engines import spawn
-from datadiet.engines.interrupt import ctrl_c, held
+from datadiet.engines.interrupt import ctrl_c
 from datadiet.engines.job import Job, OnProgress, Outcome, Progress, as_bug, interrupted, too_long, unique
 from datadiet.engines.shared import SharedArrays
 from datadiet.engines.wire import pack, unpack
@@ -159,9 +159,8 @@ class Processes:
         busy = sum(worker.job is not None for worker in self._pool)
         while len(self._pool) < min(self.workers, busy + len(waiting)):
             atexit.register(self.close)
-            with held():
-                process, connection = spawn.start(self.threads, with_main)
-                self._pool.append(_Worker(process, connection, with_main))
+            process, connection = spawn.start(self.threads, with_main)
+            self._pool.append(_Worker(process, connection, with_main))
         for worker in self._pool:
             if waiting and worker.ready and worker.job is None:
                 job, payload = waiting[0]

@@ -111,16 +111,16 @@ def _environment(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    # Ctrl-C reaches all processes of a terminal. A worker inherits the blocked signal and so survives its own
-    # start; ours stays pending until the end of the block.
+    # Ctrl-C reaches all processes of a terminal, and SIGTERM may reach a whole group. A worker inherits the blocked
+    # signals and so survives its own start; ours stay pending until the end of the block.
     if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
 
-    # Its own start, which the first worker brings about, would unblock the signal.
+    # Its own start, which the first worker brings about, would unblock the signals.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
