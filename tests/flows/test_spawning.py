@@ -22,7 +22,7 @@ from datadiet.flows.execute import run_tasks
 from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
 from datadiet.flows.score import plan_score
 from datadiet.flows.spawning import RESULT, child_task
-from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.flows.tasks import RunTask, accuracy_of, arrays_of, folder_of
 from datadiet.seeds import stream
 from datadiet.training.checkpoint import load_weights
 
@@ -222,8 +222,7 @@ def test_losses_that_are_no_numbers_are_refused_and_kept_ones_are_taken_again(tm
     options = {"at": ["1ep"], "recipe": RECIPE, "setup": setup(tmp_path)}
     plan, first = plan_connectivity(tiny(), **options), connectivity(tiny(), **options)
     ((_, path),) = plan.families.paths.values()
-    found = path.folder.load_result(RESULT, END)
-    assert found is not None
+    found, _ = path.result()
     # As former versions kept them.
     path.folder.save_result(RESULT, END, found | {"between": np.full_like(found["between"], np.nan)})
     assert not path.is_done(tiny())
@@ -237,6 +236,56 @@ def test_losses_that_are_no_numbers_are_refused_and_kept_ones_are_taken_again(tm
     path.folder.save_result(RESULT, END, found | {"between": np.full_like(found["between"], np.nan)})
     with pytest.raises(Diverged, match=r"between its children .* are not finite at alpha 1;"):
         connectivity(tiny(), **options)
+
+
+def test_barriers_of_networks_of_another_environment_name_it_and_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"at": ["1ep"], "recipe": RECIPE}
+    given = setup(tmp_path, threads=1), setup(tmp_path, threads=2)
+    plan = plan_connectivity(tiny(), setup=given[0], **options)
+    first = connectivity(tiny(), setup=given[0], **options)
+    assert [one["threads"] for one in first.provenance["numerics"]] == [1]
+    # Read later, the barriers are still those of then.
+    assert [one["threads"] for one in connectivity(tiny(), setup=given[1], **options).provenance["numerics"]] == [1]
+    assert "environment" not in caplog.text
+    ((_, path),) = plan.families.paths.values()
+    (path.folder.path / "results" / f"path@{END:08d}.safetensors").unlink()
+    # One line walked between networks that were trained before.
+    again = connectivity(tiny(), setup=given[1], **options)
+    assert [one["threads"] for one in again.provenance["numerics"]] == [2, 1]
+    assert "2 numeric environments" in caplog.text
+
+
+def test_scores_from_children_name_the_environments_of_these(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"scores": ["lmc"], "runs": 1, "at": "1ep", "recipe": RECIPE}
+    given = setup(tmp_path, threads=1), setup(tmp_path, threads=2)
+    dd.score(tiny(), setup=given[0], **options)
+    for shard in tmp_path.rglob("shards/lmc@*"):
+        shard.unlink()
+    table = dd.score(tiny(), setup=given[1], **options)
+    assert [one["threads"] for one in table.provenance["numerics"]] == [1], "computed anew from losses of before"
+    for file in (*tmp_path.rglob("shards/lmc@*"), *tmp_path.rglob("results/path@*")):
+        file.unlink()
+    caplog.clear()
+    table = dd.score(tiny(), setup=given[1], **options)
+    assert [one["threads"] for one in table.provenance["numerics"]] == [2, 1]
+    assert "2 numeric environments" in caplog.text
+
+
+def test_a_child_of_a_run_of_another_environment_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"at": ["1ep"], "recipe": RECIPE, "parent_counts": False}
+    connectivity(tiny(), setup=setup(tmp_path, threads=1), until="1ep", **options)
+    caplog.clear()
+    connectivity(tiny(), setup=setup(tmp_path, threads=2), **options)
+    assert "was made in another numeric environment" in caplog.text
+
+
+def test_a_result_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
+    ((_, task),) = parents(tmp_path)
+    for read in (lambda: arrays_of(task, "weights", 3), lambda: accuracy_of(task, "test", tiny())):
+        with pytest.raises(DatadietError, match="a result of this run is gone; run the command again"):
+            read()
 
 
 @dataclass(frozen=True)
@@ -269,22 +318,18 @@ def test_measures_are_of_their_step_and_change_nothing(tmp_path: Path) -> None:
         a, b = state(plain, step), state(seen, step)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[n], b[n]) for n in a)
-    taken = folder_of(seen).load_result("weights", 3)
-    assert taken is not None
+    taken = arrays_of(seen, "weights", 3)
     assert all(np.array_equal(v, state(plain, 3)[f"model/{n}"].numpy()) for n, v in taken.items())
-    norms = folder_of(seen).load_result(TrainingGradientNorms(4).key, 3)
-    assert norms is not None
+    norms = arrays_of(seen, TrainingGradientNorms(4).key, 3)
     assert norms["norms"].shape == (4,)
     assert (norms["norms"] > 0).all()
-    correct = folder_of(seen).load_result("correct", END)
-    assert correct is not None
+    correct = arrays_of(seen, "correct", END)
     assert correct["train"].shape == (len(data),)
     # A further measure of a step that has a checkpoint trains nothing.
     resumed = replace(seen, measures=(*measures, (3, Weights("again"))))
     batch = run_tasks([(label, resumed)], data, setup(tmp_path / "seen"))
     assert batch.steps == 0
-    again = folder_of(seen).load_result("again", 3)
-    assert again is not None
+    again = arrays_of(seen, "again", 3)
     assert all(np.array_equal(again[name], value) for name, value in taken.items())
 
 

@@ -14,12 +14,13 @@ import datadiet.data as data_room
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.arguments import RUNS, refuse_unknown, several, whole
+from datadiet.flows.environments import environments_of, warn_if_mixed
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Network, Setup, check_code, check_seed, environment, inspect, recipe_for
-from datadiet.flows.score_folder import own_record, warn_if_mixed
+from datadiet.flows.score_folder import own_record
 from datadiet.flows.select import as_subset
 from datadiet.flows.shared import DataCard
-from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
+from datadiet.flows.tasks import RunTask, accuracy_of, functions_of
 from datadiet.machine import expanded
 from datadiet.numerics import Numerics
 from datadiet.selection import Subset
@@ -295,21 +296,13 @@ def check_folder(folder: Path, fingerprint: str, recipe: Recipe, seed: int, spli
 
 def results(plan: ComparePlan) -> Comparison:
     """Read the accuracies of a plan that was executed."""
-    examples = plan.data.test if plan.split == "test" else plan.data.validation
-    assert examples is not None
-    key = evaluation_key(plan.split, examples)
-    rows, environments = [], []
-    for name, keep, size, tasks in plan.groups:
-        accuracies = []
-        for _, task in tasks:
-            found = folder_of(task).load_evaluation(key, plan.until)
-            assert found is not None, "a finished job left no accuracy"
-            accuracies.append(float(found["accuracy"]))
-            if found["numerics"] not in environments:
-                environments.append(found["numerics"])
-        rows.append(Row(name, keep, size, tuple(accuracies)))
-    warn_if_mixed(environments)
     data = plan.data
+    rows = tuple(
+        Row(name, keep, size, tuple(accuracy_of(task, plan.split, data) for _, task in tasks))
+        for name, keep, size, tasks in plan.groups
+    )
+    environments = environments_of((task for _, task in plan.tasks), data)
+    warn_if_mixed(environments)
     provenance = {
         "recipe": plan.recipe.to_json(),
         "seed": plan.seed,
@@ -318,7 +311,7 @@ def results(plan: ComparePlan) -> Comparison:
         "numerics": environments,
     }
     per_epoch = plan.recipe.steps_per_epoch(len(data))
-    return Comparison(tuple(rows), plan.split, plan.until, per_epoch, data.name, provenance)
+    return Comparison(rows, plan.split, plan.until, per_epoch, data.name, provenance)
 
 
 def percent(keep: float) -> str:

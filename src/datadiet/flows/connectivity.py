@@ -13,10 +13,11 @@ from datadiet.data.dataset import Dataset
 from datadiet.dynamics.connectivity import CONNECTED, STATISTICS, Path, check_alphas, onset
 from datadiet.errors import DatadietError
 from datadiet.flows.arguments import whole
+from datadiet.flows.environments import environments_of, warn_if_mixed
 from datadiet.flows.execute import OnProgress, kept_engines
 from datadiet.flows.plan import Setup, check_code, marks_for
 from datadiet.flows.score import ScorePlan, plan_score
-from datadiet.flows.spawning import RESULT, Families, families, grow, paths_in
+from datadiet.flows.spawning import Families, families, grow, paths_of
 from datadiet.steps import Step
 from datadiet.store import Store
 from datadiet.training.recipe import Recipe
@@ -179,16 +180,15 @@ def execute_connectivity(plan: ConnectivityPlan, on_progress: OnProgress | None 
 
 
 def _from_store(plan: ConnectivityPlan) -> Connectivity:
-    out = {}
-    for (run, step), (_, task) in plan.families.paths.items():
-        found = task.folder.load_result(RESULT, plan.until)
-        assert found is not None, "a finished job left no result"
-        out[run, step] = paths_in(task, found)
+    tasks = {key: task for key, (_, task) in plan.families.paths.items()}
+    paths = {key: paths_of(task) for key, task in tasks.items()}
+    environments = environments_of(tasks.values(), plan.data)
+    warn_if_mixed(environments)
     scoring = plan.scoring
     provenance = {
         "dataset": plan.data.name, "fingerprint": plan.data.fingerprint, "recipe": scoring.recipe.to_json(),
         "seed": scoring.seed, "children": plan.children, "parent_counts": plan.parent_counts,
-        "alphas": list(plan.alphas), "statistics": plan.statistics, "numerics": scoring.numerics.to_json(),
+        "alphas": list(plan.alphas), "statistics": plan.statistics, "numerics": environments,
     }  # fmt: skip
     per_epoch = scoring.recipe.steps_per_epoch(len(plan.data))
-    return Connectivity(plan.steps, out, scoring.runs, plan.until, per_epoch, len(plan.data), provenance)
+    return Connectivity(plan.steps, paths, scoring.runs, plan.until, per_epoch, len(plan.data), provenance)

@@ -190,6 +190,7 @@ class _Work:
                 fix="train the parent to that step first",
             )  # fmt: skip
         inherited = ("model/", "buffer/", "optimizer/") if rewind is None else ("model/", "buffer/")
+        self._compare(point, f"{parent}, step {step}")
         tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(inherited)}
         unpack({**tensors, "random/cpu": torch.get_rng_state()}, self.model, self.optimizer, where=parent)
         self.moment.step = self.task.spec.start
@@ -264,9 +265,7 @@ class _Work:
         if not self.begun:  # a network that was used may hold caches, and know of them in ways of its own
             self._begin()
         where = f"{self.folder.path}, step {point.step}"
-        made = point.meta.get("numerics")
-        if made is not None and made != self._meta["numerics"]:
-            log.warning("%s was made in another numeric environment; the last bits will not be the same", where)
+        self._compare(point, where)
         # Observers take their part to where they keep it, and in their own precision.
         tensors = {n: t if n.startswith("observer/") else t.to(self.device) for n, t in point.tensors.items()}
         unpack(tensors, self.model, self.optimizer, where=where)
@@ -275,6 +274,12 @@ class _Work:
         self.watch.load(seen)
         self.moment.step = point.step
         self.begun = False
+
+    def _compare(self, point: Point, where: str) -> None:
+        """Say so where a state that is taken up was made under other numerics."""
+        made = point.meta.get("numerics")
+        if made is not None and made != self.task.numerics.to_json():
+            log.warning("%s was made in another numeric environment; the last bits will not be the same", where)
 
     @property
     def _meta(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.dynamics.connectivity import pairs
 from datadiet.flows.execute import OnProgress
 from datadiet.flows.plan import Setup
-from datadiet.flows.spawning import RESULT, Families, families, grow
+from datadiet.flows.spawning import Families, families, grow
 from datadiet.flows.tasks import RunTask, folder_of, has_score, shard_meta
 from datadiet.scores import SCORES
 
@@ -64,12 +64,10 @@ def take_spawned(
         planned = lmc_families(parents, data, [mark], end)
         grow(planned, data, setup, on_progress)
         for number, (_, parent) in enumerate(parents):
-            path = planned.paths[number, mark][1]
-            found = path.folder.load_result(RESULT, end)
-            assert found is not None, "a finished job left no result"
+            found, under = planned.paths[number, mark][1].result()
             values = SCORES.get(name).compute(
                 torch.from_numpy(found["loss"]), torch.from_numpy(found["between"][:, 0]), pairs(CHILDREN)
             )
             folder = folder_of(parent)
             with folder.lock():
-                folder.save_shard(name, mark, values.numpy(), shard_meta(parent, name, data))
+                folder.save_shard(name, mark, values.numpy(), {**shard_meta(parent, name, data), **under})

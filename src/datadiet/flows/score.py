@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from datadiet.data.dataset import Dataset
 from datadiet.data.order import Order
 from datadiet.errors import DatadietError
 from datadiet.flows.arguments import RUNS, several, whole
+from datadiet.flows.environments import environments_of, warn_if_mixed
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.lmc import missing_children, spawned_scores, take_spawned
 from datadiet.flows.plan import (
@@ -32,7 +33,7 @@ from datadiet.flows.plan import (
     marks_for,
     recipe_for,
 )
-from datadiet.flows.score_folder import check_folder, identity, warn_if_mixed, write_folder
+from datadiet.flows.score_folder import check_folder, identity, write_folder
 from datadiet.flows.shared import DataCard
 from datadiet.flows.tasks import RunTask, codes_of_scores, columns, defined_at, folder_of, functions_of
 from datadiet.machine import expanded
@@ -237,13 +238,7 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
 def _from_store(plan: ScorePlan) -> ScoreTable:
     """The table over the store's shards, with its provenance."""
     folders = [folder_of(task) for _, task in plan.tasks]
-    environments: list[dict[str, Any]] = []
-    for folder in folders:
-        for key in plan.asked:
-            found = folder.load_shard(*key)
-            assert found is not None, "a finished job left no shard"
-            if found[1]["numerics"] not in environments:
-                environments.append(found[1]["numerics"])
+    environments = environments_of((replace(task, scores=tuple(plan.scores)) for _, task in plan.tasks), plan.data)
     warn_if_mixed(environments)
     data = plan.data
     manifest = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.errors import DatadietError
+from datadiet.flows.environments import warn_if_mixed
 from datadiet.flows.sanity import sanity
 from datadiet.flows.tasks import columns, folder_of
 from datadiet.scores import ScoreTable, load_table
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDENTITY = ("fingerprint", "recipe", "seed", "weights", "code")  # what two scorings must share to be one
-
-
-def warn_if_mixed(environments: Sequence[Mapping[str, Any]]) -> None:
-    """Say so where results of several numeric environments stand beside each other."""
-    if len(environments) > 1:
-        log.warning("these results are of %d numeric environments; their last bits differ by that", len(environments))
 
 
 def refuse_in_the_way(files: Iterable[Path], job: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.network import network_of
 from datadiet.flows.plan import Setup
 from datadiet.flows.shared import DataCard, dataset_of
-from datadiet.flows.tasks import RunResult, RunTask
+from datadiet.flows.tasks import RunResult, RunTask, gone
 from datadiet.numerics import Numerics, as_before
 from datadiet.seeds import stream
 from datadiet.store import Store
@@ -98,7 +98,14 @@ class PathTask:
     def is_done(self, data: Dataset) -> bool:
         found = self.folder.load_result(RESULT, self.spec.step)
         # Former versions kept losses that are no numbers.
-        return found is not None and all(bool(np.isfinite(found[name]).all()) for name in ("loss", "between"))
+        return found is not None and all(bool(np.isfinite(found[0][name]).all()) for name in ("loss", "between"))
+
+    def result(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What the finished job left: losses and errors, and the environments of the walk and of the networks."""
+        found = self.folder.load_result(RESULT, self.spec.step)
+        if found is None:
+            raise gone(self.folder)
+        return found
 
     def cost(self, data: Dataset) -> int:
         """How many examples go through a network, for an estimate."""
@@ -149,18 +156,20 @@ def walk(context: Context, task: PathTask) -> RunResult:
             time.sleep(0.2)
         try:
             if not task.is_done(data):
-                folder.save_result(RESULT, task.spec.step, _losses(context, task, data))
+                folder.save_result(RESULT, task.spec.step, *_losses(context, task, data))
         finally:
             lock.release()
     return RunResult(task.spec.name, False, 0, task.until, time.monotonic() - start)
 
 
-def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.ndarray]:
+def _losses(context: Context, task: PathTask, data: Dataset) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays, and the numeric environments of the walk and of the networks."""
     recipe, device = task.recipe, torch.device(task.numerics.device)
     batches = Batches(data.train, data, device, pad=recipe.pad, pad_mode=recipe.pad_mode)
     labels = batches.labels if task.labels is None else torch.from_numpy(task.labels).to(device)
     model = network_of(recipe, data, numerics=task.numerics)
-    states = []
+    states: list[dict[str, torch.Tensor]] = []
+    made: list[dict[str, Any]] = []
     for name in task.spec.networks:
         point = Store(task.store).run(name).load_checkpoint(task.spec.step)
         if point is None:
@@ -168,6 +177,8 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
                 f"there is no checkpoint of the run {name} at step {task.spec.step}", where=context.label,
                 fix="train it to that step first",
             )  # fmt: skip
+        if point.meta.get("numerics") not in (None, *made):
+            made.append(point.meta["numerics"])
         states.append({n: t.to(device) for n, t in whole_state(model, point.tensors).items()})
     training = None
     if task.spec.statistics == "re-estimated":
@@ -195,11 +206,12 @@ def _losses(context: Context, task: PathTask, data: Dataset) -> dict[str, np.nda
     shape = (len(between), len(inner), len(labels))
     out["between"] = np.asarray([[p[0] for p in path] for path in between], np.float32).reshape(shape)
     out["between_wrong"] = np.asarray([[p[1] for p in path] for path in between], np.uint8).reshape(shape)
-    return out
+    return out, {"numerics": task.numerics.to_json(), "networks": made}
 
 
-def paths_in(task: PathTask, found: Mapping[str, np.ndarray]) -> tuple[Path, ...]:
-    """A Path for each pair of a path job's networks, from the result that it left."""
+def paths_of(task: PathTask) -> tuple[Path, ...]:
+    """A Path for each pair of a finished path job's networks."""
+    found, _ = task.result()
     return tuple(
         # w_α = α·first + (1−α)·second, so the second of a pair is at α = 0.
         Path(

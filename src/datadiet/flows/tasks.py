@@ -10,6 +10,7 @@ import numpy as np
 
 from datadiet import models
 from datadiet.data.dataset import Dataset, Examples
+from datadiet.errors import DatadietError
 from datadiet.flows.shared import DataCard
 from datadiet.numerics import Numerics
 from datadiet.scores import SCORES
@@ -126,6 +127,29 @@ def shard_meta(task: RunTask, name: str, data: Dataset) -> dict[str, Any]:
 
 def folder_of(task: RunTask) -> RunFolder:
     return Store(task.store).run(task.spec.name, task.spec.to_json())
+
+
+def gone(folder: RunFolder) -> DatadietError:
+    """What to say where a result that a finished job wrote is not there any more."""
+    return DatadietError("a result of this run is gone", where=folder.path, fix="run the command again")
+
+
+def arrays_of(task: RunTask, key: str, step: int) -> dict[str, np.ndarray]:
+    """The arrays that a finished job's measure of that key left."""
+    folder = folder_of(task)
+    found = folder.load_result(key, step)
+    if found is None:
+        raise gone(folder)
+    return found[0]
+
+
+def accuracy_of(task: RunTask, split: str, data: Dataset) -> float:
+    """The accuracy that a finished job left."""
+    folder = folder_of(task)
+    found = folder.load_evaluation(evaluation_key(split, split_of(data, split)), task.until)
+    if found is None:
+        raise gone(folder)
+    return float(found["accuracy"])
 
 
 def evaluation_key(split: str, examples: Examples) -> str:

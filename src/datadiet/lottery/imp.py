@@ -15,10 +15,10 @@ from typing import Any
 
 from datadiet.data.dataset import Dataset
 from datadiet.flows.arguments import refuse_unknown
+from datadiet.flows.environments import warn_if_mixed
 from datadiet.flows.execute import OnProgress, kept_engines, run_tasks
 from datadiet.flows.plan import Plan, Runs, check_code
 from datadiet.flows.score import execute_score
-from datadiet.flows.score_folder import warn_if_mixed
 from datadiet.flows.spawning import PathTask, walk
 from datadiet.flows.tasks import RunTask, is_done
 from datadiet.lottery.plan import LotteryPlan, plan_tickets
@@ -78,14 +78,15 @@ def execute_tickets(plan: LotteryPlan, out: str | Path | None = None, on_progres
             if level < plan.levels:
                 work.masks = {key: work.mask_after(level, key) for key in work.masks}
     outcomes = {variant.label: work.outcome(variant) for variant in plan.variants}
-    warn_if_mixed(work.environments)
+    environments = work.environments()
+    warn_if_mixed(environments)
     result = Lottery(
         outcomes,
         dense=plan.dense.total,
         until=plan.until,
         steps_per_epoch=plan.recipe.steps_per_epoch(len(plan.data)),
         dataset=plan.data.name,
-        provenance={**_provenance(plan), "numerics": work.environments},
+        provenance={**_provenance(plan), "numerics": environments},
     )
     if folder is not None:
         result.save(folder)

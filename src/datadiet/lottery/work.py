@@ -10,12 +10,13 @@ import numpy as np
 
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
+from datadiet.flows.environments import environments_of
 from datadiet.flows.lmc import CHILDREN
 from datadiet.flows.measures import Accuracies, Errors, GradientCoherence
 from datadiet.flows.network import network_of
 from datadiet.flows.shared import DataCard
-from datadiet.flows.spawning import RESULT, PathTask, path_task, paths_in
-from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
+from datadiet.flows.spawning import PathTask, path_task, paths_of
+from datadiet.flows.tasks import RunTask, accuracy_of, arrays_of, folder_of, functions_of
 from datadiet.lottery.plan import BATCHES, LotteryPlan, Variant
 from datadiet.lottery.pruning import prune
 from datadiet.lottery.result import Outcome
@@ -54,7 +55,6 @@ class Work:
     masks: dict[Key, Mask | str | None] = field(default_factory=dict)
     levels: list[dict[Key, tuple[str, RunTask]]] = field(default_factory=list)
     history: list[dict[Key, Mask | str | None]] = field(default_factory=list)
-    environments: list[Mapping[str, Any]] = field(default_factory=list)  # of the accuracies that were read
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -142,7 +142,7 @@ class Work:
         folder = folder_of(task)
         found = folder.load_result(plan.pruning, plan.until)
         if found is not None:
-            return Mask({name: np.asarray(tensor, bool) for name, tensor in found.items()})
+            return Mask({name: np.asarray(tensor, bool) for name, tensor in found[0].items()})
         if not made:
             return f"not known: after {task.spec.name}"
         point = folder.load_checkpoint(plan.until)
@@ -192,16 +192,14 @@ class Work:
         """What came of one pre-training, read from the store."""
         plan, label = self.plan, variant.label
         keys = [(label, run) for run in range(plan.replicates)]
-        test = plan.data.test
-        assert test is not None
         accuracy = np.array(
             [
-                [self._evaluation(self.levels[level][key][1], test) for level in range(plan.levels + 1)]
+                [accuracy_of(self.levels[level][key][1], "test", plan.data) for level in range(plan.levels + 1)]
                 for key in keys
             ]
         )  # fmt: skip
         masks = [[self.history[level][key] or plan.dense for level in range(plan.levels + 1)] for key in keys]
-        start = [self._result(self.pretrainings[key][1], Accuracies().key, variant.step) for key in keys]
+        start = [arrays_of(self.pretrainings[key][1], Accuracies().key, variant.step) for key in keys]
         more: dict[str, Any] = {}
         if "barrier" in plan.instruments:
             found = [self._barrier(self.paths()[key][1]) for key in keys]
@@ -211,12 +209,12 @@ class Work:
             tasks = [self.pretrainings[key][1] for key in keys]
             wanted = [self._coherence(None if task.rows is None else np.asarray(task.rows)) for task in tasks]
             more["cosines"] = np.array(
-                [self._result(t, w.key, variant.step)["cosines"].mean() for t, w in zip(tasks, wanted, strict=True)]
+                [arrays_of(t, w.key, variant.step)["cosines"].mean() for t, w in zip(tasks, wanted, strict=True)]
             )
         if "errors" in plan.instruments:
             for name, level in (("errors_dense", 0), ("errors_sparse", plan.projected)):
                 tasks = [self.levels[level][key][1] for key in keys]
-                more[name] = np.stack([self._result(t, Errors().key, variant.step)["el2n"] for t in tasks])
+                more[name] = np.stack([arrays_of(t, Errors().key, variant.step)["el2n"] for t in tasks])
         return Outcome(
             label, variant.step, accuracy,
             np.array([one["test"].mean() for one in start]), np.array([one["train"].mean() for one in start]),
@@ -225,25 +223,15 @@ class Work:
             **more,
         )  # fmt: skip
 
-    def _evaluation(self, task: RunTask, test: Any) -> float:
-        found = _there(folder_of(task).load_evaluation(evaluation_key("test", test), self.plan.until), task)
-        if found["numerics"] not in self.environments:
-            self.environments.append(found["numerics"])
-        return float(found["accuracy"])
-
-    def _result(self, task: RunTask, key: str, step: int) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = _there(folder_of(task).load_result(key, step), task)
-        return found
+    def environments(self) -> list[dict[str, Any]]:
+        """The numeric environments of all that was trained and measured."""
+        walked = self.paths() if "barrier" in self.plan.instruments else {}
+        tasks = [task for stage in (self.pretrainings, *self.levels) for _, task in stage.values()]
+        return environments_of([*tasks, *(task for _, task in walked.values())], self.plan.data)
 
     def _barrier(self, task: PathTask) -> tuple[np.ndarray, float]:
         """(N,) loss barriers averaged over pairs, and the mean error barrier."""
-        found = paths_in(task, _there(task.folder.load_result(RESULT, self.plan.until), task))
+        found = paths_of(task)
         return np.mean([path.per_example() for path in found], axis=0), float(
             np.mean([path.error_barrier() for path in found])
         )
-
-
-def _there(found: Any, task: Any) -> Any:
-    if found is None:
-        raise DatadietError("a result of this run is gone", where=task.spec.name, fix="run the command again")
-    return found

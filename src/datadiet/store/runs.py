@@ -262,10 +262,10 @@ class RunFolder:
         own = {"run": self.name, "what": what, "step": step, "meta": dict(meta or {})}
         self._save(self._result(what, step), arrays, own)
 
-    def load_result(self, what: str, step: int) -> dict[str, np.ndarray] | None:
-        """What `save_result` kept; None where there is nothing or it is damaged (which removes it)."""
+    def load_result(self, what: str, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The arrays and their `meta`; None where there is nothing or it is damaged (which removes it)."""
         found = self._load(self._result(what, step), {"run": self.name, "what": what, "step": step})
-        return None if found is None else found[0]
+        return None if found is None else (found[0], found[1]["meta"])
 
     def bytes(self) -> int:
         """Bytes of all files in the folder."""

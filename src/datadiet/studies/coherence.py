@@ -12,12 +12,12 @@ import numpy as np
 from datadiet.flows.compare import FULL, plan_compare
 from datadiet.flows.measures import Accuracies, GradientCoherence, TrainingGradientNorms
 from datadiet.flows.select import select
-from datadiet.flows.tasks import folder_of
+from datadiet.flows.tasks import arrays_of
 from datadiet.lottery import LOTTERIES
 from datadiet.lottery.plan import BATCHES
 from datadiet.steps import Step
 from datadiet.studies.job import StudyJob
-from datadiet.studies.settling import gone, measured, runs_of
+from datadiet.studies.settling import measured, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.tickets import terms
 from datadiet.studies.verdict import Verdict, verdict
@@ -110,10 +110,7 @@ def measure(job: StudyJob) -> Numbers:
     for (kind, run, wanted), (_, task) in zip(kinds, tasks, strict=False):
         for step in steps:
             if there:
-                correct = folder_of(task).load_result(Accuracies().key, step)
-                agree = folder_of(task).load_result(wanted.key, step)
-                if correct is None or agree is None:
-                    raise gone(folder_of(task).path)
+                correct, agree = (arrays_of(task, one.key, step) for one in (Accuracies(), wanted))
                 values = {
                     "test": float(correct["test"].mean()), "train": float(correct["train"].mean()),
                     "easy": float(correct["train"][rows].mean()), "cosine": float(agree["cosines"].mean()),
@@ -128,8 +125,7 @@ def measure(job: StudyJob) -> Numbers:
                 }
             )  # fmt: skip
     for kind, run, task in halves:
-        found = folder_of(task).load_result(norms.key, 0) if there else None
-        value = job.made_up((1,), "norms", kind, run)[0] if found is None else found["norms"].mean()
+        value = arrays_of(task, norms.key, 0)["norms"].mean() if there else job.made_up((1,), "norms", kind, run)[0]
         numbers.append(
             {
                 "what": "gradient norms", "subset": kind, "run": run, "step": given.first, "norm": float(value),

@@ -16,6 +16,7 @@ import numpy as np
 from datadiet.data.dataset import Dataset
 from datadiet.errors import DatadietError
 from datadiet.flows.compare import ComparePlan, Comparison, execute_compare, percent, plan_compare, results
+from datadiet.flows.environments import environments_of, warn_if_mixed
 from datadiet.flows.execute import OnProgress, run_tasks
 from datadiet.flows.plan import Plan, Setup
 from datadiet.flows.rehearsal import all_done, made_up_comparison, rehearsed_scores
@@ -219,6 +220,7 @@ class StudyJob:
         if self.rehearsal:
             return done
         run_tasks(plan.tasks, plan.data, self.setup, self.on_progress)
+        warn_if_mixed(environments_of((task for _, task in plan.tasks), plan.data))
         return True
 
     def made_up(self, shape: Sequence[int], *names: object) -> np.ndarray:

@@ -8,10 +8,10 @@ import numpy as np
 
 from datadiet.flows.measures import Kernel
 from datadiet.flows.score import plan_score
-from datadiet.flows.tasks import folder_of
+from datadiet.flows.tasks import arrays_of
 from datadiet.selection.order import ascending
 from datadiet.studies.job import StudyJob
-from datadiet.studies.settling import gone, groups_of, measured, runs_of
+from datadiet.studies.settling import groups_of, measured, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
 
@@ -63,15 +63,11 @@ def _of(job: StudyJob, kind: str, data: Any, size: int) -> Numbers:
     there = job.execute("kernels", runs_of(job, job.recipe, tasks, noisy=kind == "noisy"))
     numbers: Numbers = []
     for run, (_, task) in enumerate(tasks):
-        folder = folder_of(task)
         for epoch in epochs:
             for place, rows in enumerate(groups[epoch]):
                 if there:
-                    found = [folder.load_result(Kernel(rows).key, at * per) for at in (epoch, epoch + 1)]
-                    kernels = [one["kernel"] for one in found if one is not None]
-                    if len(kernels) < 2:
-                        raise gone(folder.path)
-                    velocity = float(kernel_velocity(*kernels))
+                    found = [arrays_of(task, Kernel(rows).key, at * per) for at in (epoch, epoch + 1)]
+                    velocity = float(kernel_velocity(*(one["kernel"] for one in found)))
                 else:
                     velocity = float(job.made_up((1,), "velocity", kind, run, epoch, place)[0])
                 numbers.append(

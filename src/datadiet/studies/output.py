@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.errors import DatadietError
+from datadiet.flows.environments import environments_of
+from datadiet.flows.plan import Runs
 from datadiet.flows.score_folder import own_record, refuse_unless_begun
 from datadiet.store.files import atomic, read_json, write_bytes, write_json
 
@@ -110,6 +112,8 @@ def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str,
     for stage, plan in job.plans:
         per = plan.recipe.steps_per_epoch(len(plan.data))
         until = max(task.until for _, task in plan.tasks)
+        paths = plan.paths if isinstance(plan, Runs) else ()
+        environments = environments_of([*(task for _, task in plan.tasks), *(path for _, path in paths)], plan.data)
         stages.append(
             {
                 "stage": stage,
@@ -122,7 +126,7 @@ def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str,
                 "epochs": until / per,
                 "scores": sorted({name for _, task in plan.tasks for name in task.scores}),
                 "at": sorted({mark for _, task in plan.tasks for mark in task.marks}),
-                "numerics": plan.numerics.to_json(),
+                "numerics": environments,
             }
         )
     data = job.data

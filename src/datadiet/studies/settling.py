@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from datadiet.errors import DatadietError
 from datadiet.flows.plan import Runs, environment, inspect
 from datadiet.flows.spawning import PathTask
 from datadiet.flows.tasks import Measure, RunTask
@@ -37,11 +36,6 @@ def groups_of(order: np.ndarray, count: int, size: int) -> list[np.ndarray]:
     """`count` groups of `size` examples, contiguous in `order`, from its beginning to its end."""
     starts = np.linspace(0, len(order) - size, count).round().astype(int)
     return [np.asarray(order[start : start + size]) for start in starts]
-
-
-def gone(path: object) -> DatadietError:
-    """What to say where a result that a finished job wrote is not there any more."""
-    return DatadietError("a result of this run is gone", where=path, fix="run the study again")
 
 
 def measured(task: RunTask, measures: Sequence[tuple[int, Measure]], until: int | None = None) -> RunTask:

@@ -10,13 +10,13 @@ import numpy as np
 from datadiet.errors import DatadietError
 from datadiet.flows.plan import Runs
 from datadiet.flows.shared import DataCard
-from datadiet.flows.tasks import RunTask, evaluation_key, folder_of, functions_of
+from datadiet.flows.tasks import RunTask, accuracy_of, functions_of
 from datadiet.lottery import Pretraining
 from datadiet.scores import ScoreTable
 from datadiet.selection import Subset
 from datadiet.studies.job import StudyJob
 from datadiet.studies.scales import PAPER_MODEL
-from datadiet.studies.settling import RESTLESS, gone, runs_of
+from datadiet.studies.settling import RESTLESS, runs_of
 from datadiet.studies.study import STUDIES, Numbers, Study
 from datadiet.studies.verdict import Verdict, verdict
 from datadiet.training.presets import PRESETS
@@ -152,11 +152,7 @@ def measure(job: StudyJob) -> Numbers:
     numbers: Numbers = []
     for name, size, run, length, task in about:
         if there:
-            assert data.test is not None
-            found = folder_of(task).load_evaluation(evaluation_key("test", data.test), task.until)
-            if found is None:
-                raise gone(folder_of(task).path)
-            accuracy = float(found["accuracy"])
+            accuracy = accuracy_of(task, "test", data)
         else:
             accuracy = float(job.made_up((1,), "warm-up", name, size, run, length)[0])
         numbers.append(
