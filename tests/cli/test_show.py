@@ -109,6 +109,18 @@ def test_a_subset_says_how_it_was_chosen(place: Path, words: tuple[object, ...],
     assert "Class balance" in shown
 
 
+def test_a_subset_names_its_classes(place: Path) -> None:
+    names = ["setosa", "versicolor", "virginica"]
+    rows = [f"{k % 7}.{k % 3},{k % 5}.{k % 3},{names[k % 3]}" for k in range(90)]
+    Path("flowers.csv").write_text("\n".join(["a,b,label", *rows]))
+    ok("score", "flowers.csv", "--model", "mlp", "--steps", "8it", "--at", "4it", "--runs", 1, "-o", "flowers")
+    chosen = ok("select", "flowers", "--by", "el2n", "--keep", 0.5, "-o", "half.safetensors").out
+    shown = ok("show", "half.safetensors").out
+    for text in (chosen, shown):
+        assert [text.count(name) for name in names] == [1, 1, 1]
+    assert shown.splitlines()[0].endswith("policy hardest, by el2n after 4 steps (4 epochs)")
+
+
 def test_a_random_subset_says_its_seed_and_no_score(place: Path) -> None:
     ok("select", "scores", "--policy", "random", "-o", "half.safetensors")
     first = ok("show", "half.safetensors").out.splitlines()[0]

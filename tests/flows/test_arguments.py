@@ -103,6 +103,20 @@ def test_a_table_may_be_given_by_its_folder(tmp_path: Path, given: dict[str, Any
     assert (tuned.keep, tuned.offset, tuned.test) == (0.5, 0.25, None)
 
 
+def test_a_mask_stands_for_rows_in_memory_and_in_a_file(tmp_path: Path) -> None:
+    data = tiny()
+    mask = np.random.default_rng(0).random(len(data)) < 0.4
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "short.npy", mask[:-1])
+    rows = np.flatnonzero(mask)
+    assert np.array_equal(dd.load_subset(tmp_path / "mask.npy", data), rows)
+    plan = plan_compare(data, {"array": mask, "file": tmp_path / "mask.npy"}, recipe=RECIPE, runs=1, baselines=())
+    assert {name: size for name, _, size, _ in plan.groups} == {"array": len(rows), "file": len(rows)}
+    for given in (mask[:-1], tmp_path / "short.npy", mask[None]):
+        with pytest.raises(DatadietError, match=r"a mask of shape \(.*\) for 120 examples; one truth value"):
+            plan_compare(data, {"given": given}, recipe=RECIPE, runs=1)
+
+
 def test_an_offset_that_was_computed_is_taken(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(1000)
     for keep, offset in ((0.7, 1 - 0.7), (0.7, float(np.arange(0, 0.5, 0.1)[3])), (0.9, 1 - 0.9)):

@@ -163,7 +163,7 @@ def comparison_table(result: Comparison) -> Table:
     return whole_names(table)
 
 
-def print_subset(subset: Subset, classes: Sequence[str] = ()) -> None:
+def print_subset(subset: Subset) -> None:
     """How a subset was chosen, and the balance of its classes, by name where the names are known."""
     out = console()
     made = subset.policy
@@ -172,6 +172,7 @@ def print_subset(subset: Subset, classes: Sequence[str] = ()) -> None:
     if subset.balance is None:
         return
     view = Table(title="Class balance", title_justify="left", title_style="bold")
+    classes = made.get("classes", ())
     shown = [classes[k] if k < len(classes) else str(k) for k in range(len(subset.balance["before"]))]
     view.add_column("class")
     for name in ("before", "after", "kept"):
@@ -183,7 +184,7 @@ def print_subset(subset: Subset, classes: Sequence[str] = ()) -> None:
 
 # Of a policy: what the line says in words of its own, and what is for the machine.
 _SAID = {"name", "keep", "by", "at", "offset", "balanced", "seed", "dataset"}
-_UNSAID = {"run", "runs", "recipe", "source", "noise", "tuned", "scored_seed"}
+_UNSAID = {"run", "runs", "recipe", "source", "noise", "tuned", "scored_seed", "classes"}
 _DRAWS_NOTHING = ("hardest", "easiest", "window", "quota")  # no seed changes what they choose
 
 

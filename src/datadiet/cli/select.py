@@ -175,7 +175,7 @@ def command(
         return
     if tuned is not None:
         print_tuned(tuned.to_json())
-    output.print_subset(subset, () if table is None else table.classes)
+    output.print_subset(subset)
     console = output.console()
     console.print(f"Subset in {target}")
     if tuned is None and table is not None:

@@ -112,6 +112,8 @@ def select(
         "at": step,
         "runs": None if by is None else len(table.shards[by, table.step(by, at)]),
     }
+    if labels is None:
+        made["classes"] = list(table.classes)
     for key in ("recipe", "source", "dataset", "noise", "seed"):
         if table.provenance.get(key) is not None:
             made[f"scored_{key}" if key == "seed" else key] = table.provenance[key]
@@ -197,7 +199,8 @@ def load_subset(path: str | Path, data: Dataset | None = None) -> Subset:
     elif kind in (".npy", ".txt"):
         if data is None:
             raise DatadietError("plain rows need the dataset they are of", where=file)
-        subset = _built(file, _plain_rows(file), len(data), None, {"name": file.name}, None)
+        rows = _unmasked(_plain_rows(file), len(data), file)
+        subset = _built(file, rows, len(data), None, {"name": file.name}, None)
     else:
         raise DatadietError("is no subset", where=file, fix=".safetensors, .npy and .txt are read")
     if data is not None:
@@ -222,11 +225,7 @@ def as_subset(given: Any, data: Dataset, *, where: object = None) -> Subset:
     if isinstance(given, Subset):
         check_subset(given, data, where=where)
         return given
-    rows = np.asarray(given)
-    if rows.dtype == bool:
-        if rows.shape != (len(data),):
-            raise DatadietError(f"a mask of shape {rows.shape} for {len(data)} examples", where=where)
-        rows = np.flatnonzero(rows)
+    rows = _unmasked(np.asarray(given), len(data), where)
     return _built(where, rows, len(data), data.fingerprint, {"name": "given"}, None)
 
 
@@ -242,6 +241,17 @@ def _built(
         return Subset(rows, size, fingerprint, policy, balance)
     except DatadietError as error:
         raise DatadietError(error.what, where=where, fix=error.fix) from None
+
+
+def _unmasked(rows: np.ndarray, size: int, where: object) -> np.ndarray:
+    """Row numbers, where a mask over all examples may stand for them."""
+    if rows.dtype != bool:
+        return rows
+    if rows.shape != (size,):
+        raise DatadietError(
+            f"a mask of shape {rows.shape} for {size:,} examples", where=where, fix="one truth value an example"
+        )
+    return np.flatnonzero(rows)
 
 
 def _plain_rows(file: Path) -> np.ndarray:
