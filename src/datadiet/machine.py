@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -14,15 +15,25 @@ def cores() -> int:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path whose `~` is written out: the user's own folder, where no shell has seen to it."""
+    """A path whose `~` is written out: the user's own folder, where no shell has seen to it.
+
+    What no file can be called is refused.
+    """
     if path == "":
         raise DatadietError("an empty path", fix='name one; "." is the current folder')
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
+        os.lstat(found)
     except RuntimeError as error:  # ~nobody
         raise DatadietError(str(error), where=str(path), fix="write the path out") from None
     except TypeError:
         raise DatadietError(f"a path is meant, not {type(path).__name__}", fix="give a str or a Path") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            return found  # it need not exist
+        what = "the name is too long" if isinstance(error, OSError) else str(error)
+        raise DatadietError(what, where=str(path), fix="choose another") from None
+    return found
 
 
 def free_memory() -> int | None:

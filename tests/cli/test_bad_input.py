@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -82,8 +83,8 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
         ((*SELECT, "--option", "foo"), "write name=value"),
         ((*SELECT, "--option", "seed=1"), "--option: seed is not given so"),
         (("score", "tiny.npz", *FLAGS, "--data-option", "data_dir=x"), "--data-option: data_dir is not given so"),
-        (("score", "n" * 300 + "/x"), "cannot be read (File name too long)"),
-        (("score", "~nobody-of-that-name/x.csv"), "cannot be read"),
+        (("score", "n" * 300 + "/x"), "the name is too long; choose another"),
+        (("score", "~nobody-of-that-name/x.csv"), "write the path out"),
         (("run", "tiny.npz", *FLAGS, "--policy", "random"), "random subsets stand beside every comparison"),
         ((*SELECT, "--at", "2ep"), "no el2n at step 14 (2ep); there is: 7it, 21it"),
         ((*SELECT, "--by", "el2"), "unknown score 'el2'; did you mean el2n"),
@@ -103,6 +104,25 @@ SELECT = ("select", "scores", "-o", "out.txt", "--by", "el2n")
 )
 def test_a_bad_flag_is_one_line(place: Path, words: tuple[object, ...], said: str) -> None:
     assert said in refused(place, *words)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("command", ["score", "run", "train", "compare", "lottery"])
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("n" * 256, "the name is too long; choose another"),
+        ("nul\0", "embedded null byte"),
+        ("link", "link: is a link to a place that is not there; make that place, or remove the link"),
+        ("link/below", "link: is a link to a place that is not there"),
+        ("loop/below", "loop: is a link to a place that is not there"),
+    ],
+    ids=["long", "null", "dangling", "below", "loop"],
+)
+def test_an_output_that_cannot_be_is_refused_before_training(place: Path, command: str, out: str, said: str) -> None:
+    os.symlink("nowhere", "link")
+    os.symlink("loop", "loop")
+    assert said in refused(place, command, "tiny.npz", *FLAGS, "-o", out)
 
 
 @pytest.mark.usefixtures("untrained")

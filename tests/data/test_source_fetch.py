@@ -179,7 +179,7 @@ def test_a_full_disk_is_named_and_not_a_traceback(server, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(fetch, "_receive", full)
-    with pytest.raises(DatadietError, match="No space left on device; free some space"):
+    with pytest.raises(DatadietError, match="no space is left on the disk; free some space"):
         fetch.fetch(published(server), tmp_path)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from types import SimpleNamespace
@@ -237,6 +239,28 @@ def test_cinic_is_decoded_once_and_again_when_a_file_changes(cinic_folder, monke
     Image.fromarray(noisy).save(cinic_folder / "train" / "cat" / "001.png")
     assert load(cinic_folder).fingerprint != first.fingerprint
     assert decoded
+
+
+def test_what_a_killed_decoding_of_cinic_left_goes_with_the_next(cinic_folder, cache):
+    code = "import os, sys; from datadiet.data import cinic, load; cinic._pixels = lambda *_: os._exit(9)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; load(sys.argv[1])", str(cinic_folder)], timeout=120)
+    assert done.returncode == 9
+    folder = cache / "decoded"
+    left = list(folder.iterdir())
+    assert len(left) == 2
+    load(cinic_folder)
+    assert not set(left) & set(folder.iterdir())
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_limit_on_file_sizes_is_said_of_the_cache_not_of_cinic(cinic_folder, cache, monkeypatch):
+    def too_large(*_: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(cinic, "reserve", too_large)
+    with pytest.raises(DatadietError, match=r"decoded: cannot be written: the file is larger than allowed here"):
+        load(cinic_folder)
+    assert list((cache / "decoded").iterdir()) == []
 
 
 def test_a_truncated_cache_of_cinic_is_decoded_again(cinic_folder, cache):

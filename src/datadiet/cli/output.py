@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -26,9 +26,15 @@ from datadiet.steps import describe
 from datadiet.training.recipe import Recipe
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise it again: rich would end the program and give up standard output, whichever of both broke."""
+        raise
+
+
 def console(stderr: bool = False) -> Console:
     """A console that does not fold lines into a narrow default when there is no terminal."""
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)  # names may hold brackets
+    return _Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)  # names may hold brackets
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -44,7 +50,8 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self.to.print(Text(f"{prefix}{record.getMessage()}"))
+        with suppress(OSError):  # a log that is full or gone stops no training
+            self.to.print(Text(f"{prefix}{record.getMessage()}"))
 
 
 class _Rate(ProgressColumn):

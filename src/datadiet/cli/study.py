@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -192,7 +193,8 @@ def _labels(given: str) -> np.ndarray:
             import pyarrow.csv
             import pyarrow.parquet
 
-            table = pyarrow.csv.read_csv(path) if kind == ".csv" else pyarrow.parquet.read_table(path)
+            with pyarrow.OSFile(os.fsencode(path)) as file:  # by its bytes: Arrow takes no path that is not UTF-8
+                table = pyarrow.csv.read_csv(file) if kind == ".csv" else pyarrow.parquet.read_table(file)
             if column not in table.column_names:
                 raise DatadietError(f"no column {column!r}", where=path, fix=f"one of {', '.join(table.column_names)}")
             return np.asarray(table[column].to_numpy())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 
 from datadiet.data.content import CHUNK
 from datadiet.errors import DatadietError
+from datadiet.store.atomic import REASONS
 
 IN_MEMORY = 2 << 30  # bytes
 
@@ -33,17 +33,10 @@ def writing(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOTDIR,
-        ):
+        if error.errno not in REASONS:
             raise
         raise DatadietError(
-            f"cannot be written: {error.strerror}",
+            f"cannot be written: {REASONS[error.errno][0]}",
             where=folder,
             fix="free some space, or set DATADIET_CACHE to another folder",
         ) from error

@@ -12,9 +12,9 @@ import json
 import logging
 import os
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from datadiet.data.dataset import Dataset, from_arrays
 from datadiet.data.fetch import Progress, Published, find, find_or_fetch, md5, places
 from datadiet.data.folder import read_image
 from datadiet.errors import DatadietError
+from datadiet.store.files import atomic
 
 log = logging.getLogger(__name__)
 
@@ -138,15 +139,16 @@ def _decode(path: Path, names: dict[str, list[str]], files: dict[str, Path]) -> 
     folder = next(iter(files.values())).parent
     log.info("decoding %d images of %s, once", sum(map(len, names.values())), path)
     rows = {name: (split, row) for split in SPLITS for row, name in enumerate(names[split])}
-    with writing(folder), tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with ExitStack() as stack, writing(folder):
+        unfinished = {split: stack.enter_context(atomic(files[split])) for split in SPLITS}
         arrays = {
             split: np.lib.format.open_memmap(
-                Path(scratch) / split, mode="w+", dtype=np.uint8, shape=(len(names[split]), *SIZE, 3)
+                unfinished[split], mode="w+", dtype=np.uint8, shape=(len(names[split]), *SIZE, 3)
             )
             for split in SPLITS
         }
         for split in SPLITS:
-            with (Path(scratch) / split).open("r+b") as file:
+            with unfinished[split].open("r+b") as file:
                 reserve(file.fileno(), arrays[split].nbytes)
         if path.is_dir():
             for name, (split, row) in rows.items():
@@ -157,9 +159,8 @@ def _decode(path: Path, names: dict[str, list[str]], files: dict[str, Path]) -> 
                 stream = archive.extractfile(member)
                 assert stream is not None
                 arrays[split][row] = _pixels(io.BytesIO(stream.read()), f"{path}, {name}")
-        for split, array in arrays.items():
+        for array in arrays.values():
             array.flush()
-            os.replace(Path(scratch) / split, files[split])
 
 
 def _pixels(file: Path | io.BytesIO, where: object) -> np.ndarray:

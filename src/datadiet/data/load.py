@@ -137,7 +137,7 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
         return DATASETS.get(source), source, where
     if not source:
         raise DatadietError("an empty name", where="source", fix=f"known: {', '.join(sorted(DATASETS))}, or a path")
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.exists() and where["data_dir"] is not None:
         below = Path(where["data_dir"]) / source
         path = below if below.exists() else path
@@ -146,7 +146,7 @@ def _named(source: str, where: Mapping[str, Any]) -> tuple[Reader, str, Mapping[
             raise DatadietError("no such file or folder", where=source)
         error = unknown("dataset", source, DATASETS)
         raise DatadietError(error.what, fix=f"{error.fix}; and no file or folder has this name")
-    path = path.resolve()
+    path = expanded(path.resolve())
     return _bound(_folder_reader(path) if path.is_dir() else _file_reader(path), path), str(path), {}
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from datadiet.engines.interrupt import ctrl_c
 from datadiet.engines.job import (
     Context,
     Job,
@@ -21,6 +20,7 @@ from datadiet.engines.job import (
     unique,
 )
 from datadiet.errors import Interrupted
+from datadiet.interrupt import ctrl_c
 
 
 class Inline:

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from datadiet.engines import spawn
-from datadiet.engines.interrupt import ctrl_c
 from datadiet.engines.job import Job, OnProgress, Outcome, Progress, as_bug, interrupted, too_long, unique
 from datadiet.engines.shared import SharedArrays
 from datadiet.engines.wire import pack, unpack
 from datadiet.errors import DatadietError, Interrupted
+from datadiet.interrupt import ctrl_c
 
 log = logging.getLogger(__name__)
 

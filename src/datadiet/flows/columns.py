@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from datadiet.errors import DatadietError, unknown
 from datadiet.flows.arguments import plain_array
 from datadiet.machine import expanded
+from datadiet.store.parquet import parquet_meta
 
 SUFFIXES = (".npy", ".safetensors", ".parquet")
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I8": "|i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
@@ -71,7 +73,8 @@ def _parquet(file: Path, name: str | None) -> np.ndarray:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file, memory_map=True, pre_buffer=False) as stored:
+        # By its bytes: Arrow takes no path that is not UTF-8.
+        with pq.ParquetFile(pa.memory_map(os.fsencode(file)), pre_buffer=False) as stored:
             chosen = _one(file, name, stored.schema_arrow.names)
             kind = pa.array([], stored.schema_arrow.field(chosen).type).to_numpy(zero_copy_only=False).dtype
             values = np.empty(stored.metadata.num_rows, kind)
@@ -92,12 +95,8 @@ def origin(file: str | Path, name: str | None) -> tuple[str | None, dict[str, An
     """Whose a column is in a `scores.parquet` of ours: the score it is a mean or a run of, and the scores' manifest."""
     if Path(file).suffix.lower() != ".parquet":
         return None, None
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        told = json.loads((pq.read_schema(expanded(file)).metadata or {})[b"datadiet"])
-    except (OSError, pa.ArrowException, LookupError, ValueError):  # not ours; what is wrong with it, reading it tells
+    told = parquet_meta(expanded(file))
+    if told is None:  # not ours; what is wrong with it, reading it tells
         return None, None
     found = _OURS.fullmatch(name or "")
     return (None if found is None else found[1]), told

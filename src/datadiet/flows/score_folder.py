@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from datadiet.errors import DatadietError
 from datadiet.flows.environments import warn_if_mixed
 from datadiet.flows.sanity import sanity
-from datadiet.flows.tasks import columns, folder_of
+from datadiet.flows.tasks import columns, folder_of, gone
 from datadiet.scores import ScoreTable, load_table
 from datadiet.scores.export import EXAMPLES, SCHEMA, packed_ids, read_shard, shard_path
 from datadiet.store.files import Damaged, NotOurs, bears_our_mark, read_json, read_tensors, write_json, write_tensors
+from datadiet.store.parquet import parquet_meta
 
 if TYPE_CHECKING:
     from datadiet.flows.score import ScorePlan
@@ -49,14 +50,7 @@ def own_record(file: Path, job: str, schema: int = 1) -> dict[str, Any] | None:
 
 def refuse_unless_begun(table: Path, files: Iterable[Path], job: str) -> None:
     """Of files without a job's own record, which is written last: ours where the table says so, written first."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        begun = b"datadiet" in (pq.read_schema(table).metadata or {})
-    except (OSError, pa.ArrowException):
-        begun = False
-    if not begun:
+    if parquet_meta(table) is None:
         refuse_in_the_way([table, *files], job)
 
 
@@ -144,7 +138,8 @@ def write_folder(folder: Path, plan: ScorePlan, table: ScoreTable, before: Mappi
         for name, step in plan.asked:
             target = shard_path(folder, run, name, step)
             found = source.load_shard(name, step)
-            assert found is not None, "a finished job left no shard"
+            if found is None:
+                raise gone(source)
             meta = {"run": source.name, "score": name, "step": step, **found[1]}
             if not _whole(target, meta, bool(before)):
                 write_tensors(target, {"values": found[0]}, meta)

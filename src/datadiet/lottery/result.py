@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ import numpy as np
 from datadiet.errors import DatadietError
 from datadiet.flows.score_folder import own_record, refuse_unless_begun
 from datadiet.steps import describe
-from datadiet.store.files import atomic, write_json
+from datadiet.store.files import write_json
+from datadiet.store.parquet import write_parquet
 from datadiet.training.masks import Mask
 
 if TYPE_CHECKING:
@@ -162,9 +162,6 @@ class Lottery:
 
     def save(self, folder: Path) -> list[Path]:
         """`lottery.json`, `lottery.parquet`, the figure, and the masks; what is there of this lottery is replaced."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         from datadiet.figures import save
 
         files = []
@@ -176,11 +173,9 @@ class Lottery:
                     if not _same(file, mask):
                         mask.save(file, about)
         names = list(self.rows()[0])
-        table = pa.table({name: [row[name] for row in self.rows()] for name in names})
-        with atomic(folder / "lottery.parquet") as temporary:
-            text = json.dumps({"schema": SCHEMA, "dataset": self.dataset, "steps": self.until}, sort_keys=True)
-            pq.write_table(table.replace_schema_metadata({"datadiet": text}), temporary, compression="zstd")
-        files.append(folder / "lottery.parquet")
+        columns = {name: [row[name] for row in self.rows()] for name in names}
+        about = {"schema": SCHEMA, "dataset": self.dataset, "steps": self.until}
+        files.append(write_parquet(folder / "lottery.parquet", columns, about))
         files += save(self.figure(), folder / "lottery")
         write_json(folder / "lottery.json", self.to_json(), schema=SCHEMA)
         return [*files, folder / "lottery.json"]

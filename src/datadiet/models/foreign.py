@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ def _load_file(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise DatadietError(f"there is no file {path}", where=f"model {name}", fix="check the path")
     # Named by its content: a file that has changed is another module, its old classes stay what they were.
-    digest = hashlib.blake2b(str(path.resolve()).encode() + b"\0" + path.read_bytes(), digest_size=8)
+    digest = hashlib.blake2b(os.fsencode(path.resolve()) + b"\0" + path.read_bytes(), digest_size=8)
     title = f"_datadiet_model_{digest.hexdigest()}"
     if title in sys.modules:
         return sys.modules[title]

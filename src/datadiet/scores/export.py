@@ -13,7 +13,7 @@ import numpy as np
 
 from datadiet.errors import DatadietError
 from datadiet.machine import expanded
-from datadiet.store.files import Damaged, atomic, read_json, read_tensors
+from datadiet.store.files import Damaged, read_json, read_tensors
 
 if TYPE_CHECKING:
     from datadiet.scores.table import ScoreTable
@@ -22,19 +22,6 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 EXAMPLES = "examples.safetensors"
-
-
-def write_parquet(table: ScoreTable, path: Path) -> Path:
-    """One row an example; the same table gives the same bytes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    arrow = pa.table(table.columns())
-    meta = {"schema": SCHEMA, "fingerprint": table.fingerprint, **table.provenance}
-    arrow = arrow.replace_schema_metadata({"datadiet": json.dumps(meta, sort_keys=True, default=str)})
-    with atomic(path) as temporary:
-        pq.write_table(arrow, temporary, compression="zstd")
-    return path
 
 
 def shard_path(folder: Path, run: int, name: str, step: int) -> Path:

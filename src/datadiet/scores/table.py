@@ -16,6 +16,7 @@ from datadiet.errors import DatadietError, unknown
 from datadiet.machine import expanded
 from datadiet.scores.base import SCORES
 from datadiet.steps import Step
+from datadiet.store.parquet import write_parquet
 
 SINGLE_RUNS_UP_TO = 2_000_000  # values of single runs in an exported table before they are left out
 
@@ -158,9 +159,10 @@ class ScoreTable:
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write `columns()` as Parquet, with the provenance in its metadata."""
-        from datadiet.scores.export import write_parquet
+        from datadiet.scores.export import SCHEMA
 
-        return write_parquet(self, expanded(path))
+        meta = {"schema": SCHEMA, "fingerprint": self.fingerprint, **self.provenance}
+        return write_parquet(expanded(path), self.columns(), meta)
 
     def check(self, fingerprint: str) -> None:
         """Raise unless the table is of the dataset with this fingerprint."""

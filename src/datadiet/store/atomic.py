@@ -24,7 +24,7 @@ _ABANDONED = 3600.0  # seconds after which a file of another machine is
 
 PROBE = 4096
 
-_REASONS: dict[int, tuple[str, str]] = {
+REASONS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("no space is left on the disk", "free some space or choose another folder"),
     errno.EDQUOT: ("the disk quota is used up", "free some space or choose another folder"),
     errno.EFBIG: ("the file is larger than allowed here", "raise the limit on file sizes (ulimit -f)"),
@@ -43,7 +43,7 @@ _REASONS: dict[int, tuple[str, str]] = {
 
 def explain(error: OSError, path: str | os.PathLike[str]) -> DatadietError:
     """An operating-system error in the user's words: which path, what is wrong, what mends it."""
-    what, fix = _REASONS.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk"))
+    what, fix = REASONS.get(error.errno or 0, (error.strerror or str(error), "check the path and the disk"))
     return DatadietError(what, where=os.fspath(path), fix=fix)
 
 
@@ -96,8 +96,12 @@ def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
     path = Path(path)
     try:
         existing = path.absolute()
-        while not existing.exists():
+        while not os.path.lexists(existing):
             existing = existing.parent
+        if not existing.exists():
+            raise DatadietError(
+                "is a link to a place that is not there", where=existing, fix="make that place, or remove the link"
+            )
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "", str(existing))
         _remove_abandoned(existing)

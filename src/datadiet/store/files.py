@@ -63,7 +63,8 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any], *, sche
     body = json.loads(_canonical({**content, "schema": schema}))
     body["checksum"] = _digest(body)
     text = json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    # Bytes of a file's name that are no UTF-8 are written as JSON escapes them.
+    write_bytes(path, (text + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: str | os.PathLike[str], *, schema: int = 1) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from datadiet.flows.plan import Runs, environment, inspect
 from datadiet.flows.shared import DataCard
-from datadiet.flows.tasks import RunTask, folder_of
+from datadiet.flows.tasks import RunTask, folder_of, gone
 from datadiet.scores.table import rank_correlation
 from datadiet.seeds import stream
 from datadiet.selection import Subset
@@ -96,7 +96,8 @@ def _estimated(job: StudyJob) -> tuple[np.ndarray, float]:
     correct = np.empty(inside.shape, bool)
     for run, (_, task) in enumerate(tasks):
         found = folder_of(task).load_shard("margin_max", until)
-        assert found is not None, "a finished job left no shard"
+        if found is None:
+            raise gone(folder_of(task))
         correct[run] = found[0] < 1
     halves = [memorization(correct[part::2], inside[part::2]) for part in (0, 1)]
     r = rank_correlation(*halves)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,8 @@ from datadiet.errors import DatadietError
 from datadiet.flows.environments import environments_of
 from datadiet.flows.plan import Runs
 from datadiet.flows.score_folder import own_record, refuse_unless_begun
-from datadiet.store.files import atomic, read_json, write_bytes, write_json
+from datadiet.store.files import read_json, write_bytes, write_json
+from datadiet.store.parquet import parquet_rows, write_parquet
 
 if TYPE_CHECKING:
     from datadiet.studies.execute import StudyResult
@@ -26,23 +26,14 @@ SCHEMA = 1
 
 def write_numbers(numbers: Numbers, file: Path, meta: Mapping[str, Any]) -> Path:
     """Rows as Parquet; the same rows give the same bytes. A key that a row lacks is null there."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = list(dict.fromkeys(name for row in numbers for name in row))
-    table = pa.table({name: [row.get(name) for row in numbers] for name in names})
-    text = json.dumps({"schema": SCHEMA, **meta}, sort_keys=True)
-    with atomic(file) as temporary:
-        pq.write_table(table.replace_schema_metadata({"datadiet": text}), temporary, compression="zstd")
-    return file
+    columns = {name: [row.get(name) for row in numbers] for name in names}
+    return write_parquet(file, columns, {"schema": SCHEMA, **meta})
 
 
 def read_numbers(file: str | Path) -> Numbers:
     """What `write_numbers` wrote; nulls are left out again."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(file).to_pylist()
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+    return [{name: value for name, value in row.items() if value is not None} for row in parquet_rows(Path(file))]
 
 
 def write(study: Study, job: StudyJob, findings: Findings, folder: Path, seconds: float, runs: int) -> tuple[Path, ...]:
@@ -156,7 +147,7 @@ def page(results: Sequence[StudyResult], failed: Mapping[str, DatadietError], fo
         "failed": {name: str(error) for name, error in failed.items()},
     }
     write_json(folder / "verdicts.json", content, schema=SCHEMA)
-    write_bytes(folder / "verdicts.md", markdown(results, failed).encode())
+    write_bytes(folder / "verdicts.md", markdown(results, failed).encode(errors="backslashreplace"))
     return [folder / "verdicts.md", folder / "verdicts.json"]
 
 
