@@ -208,14 +208,15 @@ def test_on_a_gpu_what_has_a_deterministic_form_takes_it_and_the_process_is_as_b
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
 
     def seen():
-        attention = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+        fused = torch.backends.cuda
+        attention = (fused.flash_sdp_enabled(), fused.mem_efficient_sdp_enabled(), fused.cudnn_sdp_enabled())
         fill = torch.utils.deterministic.fill_uninitialized_memory
         return torch.are_deterministic_algorithms_enabled(), *attention, fill
 
     before = seen()
     with numerics.as_before():
         Numerics(device="cuda").apply()
-        assert seen() == (True, False, False, False)
+        assert seen() == (True, False, False, False, False)
         assert torch.is_deterministic_algorithms_warn_only_enabled(), "what has no such form still runs"
         assert numerics.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert seen() == before

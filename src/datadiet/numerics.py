@@ -32,6 +32,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # second, jobs of one thread side by side do more steps a second than one job on all cores.
 WORTH_HALF = 4e8
 WORTH_THREADS = 2e10
+NARROW = ("mps",)  # kinds of devices without float64
 _SWITCHES = threading.RLock()
 
 
@@ -75,6 +76,7 @@ class Numerics:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cuda.enable_flash_sdp(False)
             torch.backends.cuda.enable_mem_efficient_sdp(False)
+            torch.backends.cuda.enable_cudnn_sdp(False)  # a warning would not keep it from being taken
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
     def autocast(self, scoring: bool = False) -> AbstractContextManager[Any]:
@@ -87,6 +89,11 @@ class Numerics:
         return {**asdict(self), "device": torch.device(self.device).type}
 
 
+def widest(device: torch.device | str) -> torch.dtype:
+    """The type that sums are kept in on a device: float64, which only Apple's do not have."""
+    return torch.float32 if torch.device(device).type in NARROW else torch.float64
+
+
 @contextmanager
 def as_before() -> Iterator[None]:
     """Threads, random state, precision and determinism as they were, afterwards: the process may be the user's own.
@@ -97,7 +104,8 @@ def as_before() -> Iterator[None]:
     flags = (cudnn.benchmark, cudnn.deterministic)
     strict, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    attention = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+    fused = torch.backends.cuda
+    attention = (fused.flash_sdp_enabled(), fused.mem_efficient_sdp_enabled(), fused.cudnn_sdp_enabled())
     # To ask a GPU that nobody uses for its random state would start it; it is seeded as the CPU is.
     started = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if started else []
@@ -111,8 +119,9 @@ def as_before() -> Iterator[None]:
         if torch.are_deterministic_algorithms_enabled() != strict:  # to set it imports the compiler, a second's work
             torch.use_deterministic_algorithms(strict, warn_only=warn)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cuda.enable_flash_sdp(attention[0])
-        torch.backends.cuda.enable_mem_efficient_sdp(attention[1])
+        fused.enable_flash_sdp(attention[0])
+        fused.enable_mem_efficient_sdp(attention[1])
+        fused.enable_cudnn_sdp(attention[2])
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 

@@ -119,6 +119,15 @@ def test_a_kernel_too_large_for_memory_is_refused_before_work(monkeypatch: pytes
     assert ntk(model, torch.randn(21, 3)).shape == (210, 210)
 
 
+def test_on_a_gpu_what_pytorch_keeps_of_the_memory_that_it_let_go_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"mem_get_info": (100, 10_000), "memory_reserved": 900, "memory_allocated": 600}
+    for name, found in there.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, found=found: found)
+    gram._refuse_what_does_not_fit(10, 1, torch.float32, torch.device("cuda"))  # 400 bytes
+    with pytest.raises(DatadietError, match="pass 10 examples or fewer"):
+        gram._refuse_what_does_not_fit(11, 1, torch.float32, torch.device("cuda"))
+
+
 def test_what_no_kernel_can_be_taken_of() -> None:
     model, x = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), torch.randn(5, 3)
     with pytest.raises(DatadietError, match="'train' is not a mode"):

@@ -24,6 +24,9 @@ MAY_MIX = ("aten.copy_.default", "aten._to_copy.default")
 INDEXED = ("aten.index.Tensor", "aten.index_put_.default", "aten.index_put.default", "aten._index_put_impl_.default")
 
 
+_wide = True  # whether the device has float64
+
+
 class Mixed(RuntimeError):
     """Tensors of two devices met."""
 
@@ -35,6 +38,8 @@ class Elsewhere(torch.Tensor):
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> Elsewhere:
+        if not _wide and held.dtype == torch.float64:
+            raise TypeError("the device has no float64")
         new = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             device=DEVICE,
@@ -44,6 +49,9 @@ class Elsewhere(torch.Tensor):
 
     def __repr__(self, **_: Any) -> str:
         return f"Elsewhere({self.held})"
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -95,8 +103,9 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def another_device(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every job that is planned in here computes on the device."""
+def another_device(patch: pytest.MonkeyPatch, *, wide: bool = True) -> Iterator[None]:
+    """Every job that is planned in here computes on the device, which has float64 or, as Apple's, has not."""
+    global _wide
     tensor, enabled = torch.tensor, torch.is_autocast_enabled
 
     class Autocast(torch.autocast):
@@ -106,17 +115,19 @@ def another_device(patch: pytest.MonkeyPatch) -> Iterator[None]:
             super().__init__("cpu" if kind == DEVICE.type else kind, **options)
 
     def made(*args: Any, device: Any = None, **options: Any) -> torch.Tensor:
-        found = tensor(*args, **options)
-        return found if device is None else found.to(device)
+        return tensor(*args, device="cpu", **options).to(torch.empty(0).device if device is None else device)
 
     patch.setattr(torch, "tensor", made)  # the one maker that no dispatch sees
     patch.setattr(torch, "is_autocast_enabled", lambda kind="cpu": kind != DEVICE.type and enabled(kind))
     patch.setattr(numerics, "pick_device", lambda name="auto": DEVICE.type)
     patch.setattr(torch, "autocast", Autocast)
+    patch.setattr(numerics, "NARROW", ("mps",) if wide else ("mps", DEVICE.type))
+    _wide = wide
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with Dispatch():
             yield
     finally:
+        _wide = True
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)

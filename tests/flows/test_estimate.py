@@ -102,3 +102,23 @@ def test_the_estimate_counts_measures_and_times_a_network_once(tmp_path: Path, m
     costs = dict(estimate.estimates([(name, planned(one)) for name, one in stages]))
     assert costs["one"].seconds == costs["two"].seconds == plain
     assert len(timed) == 2, "the rate and the length do not change what a step takes"
+
+
+def test_what_a_gpu_still_computes_is_waited_for_before_the_clock_starts(monkeypatch: pytest.MonkeyPatch):
+    from datadiet.flows import estimate
+    from datadiet.numerics import Numerics
+    from datadiet.training.recipe import Recipe
+
+    done: list[str] = []
+
+    class Logits:
+        def cpu(self) -> None:
+            done.append("waited")
+
+    def predict(*_: Any) -> Logits:
+        done.append("asked")
+        return Logits()
+
+    monkeypatch.setattr(estimate, "predict", predict)
+    estimate.measure(Recipe(**{**RECIPE, "steps": 2}), tiny(), Numerics())
+    assert done == ["asked", "waited"] * 2

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from datadiet.convolutions import Care
 from datadiet.errors import DatadietError
 from datadiet.gradients.capture import hold_again, ordinary, put_back
-from datadiet.numerics import exact
+from datadiet.numerics import exact, widest
 from datadiet.task import Task, classification
 from datadiet.training.loop import Moment, Observer
 
@@ -49,12 +49,13 @@ def coherence(gradients: Tensor) -> Coherence:
     if gradients.dim() != 2 or not len(gradients):
         raise DatadietError(f"gradients of shape {tuple(gradients.shape)}", where="gradients", fix="give (n, W)")
     # In float64, where the square of no float32 is 0 or infinite; row by row, so that no wide copy of all is made.
-    tiny = torch.finfo(torch.float64).tiny
-    mean = gradients.mean(0, dtype=torch.float64)
+    wide = widest(gradients.device)
+    tiny = torch.finfo(wide).tiny
+    mean = gradients.mean(0, dtype=wide)
     towards = mean / mean.norm().clamp_min(tiny)
-    norms = torch.stack([row.double().norm() for row in gradients])
+    norms = torch.stack([row.to(wide).norm() for row in gradients])
     lengths = norms.clamp_min(tiny)
-    cosines = [row.double() / length @ towards for row, length in zip(gradients, lengths, strict=True)]
+    cosines = [row.to(wide) / length @ towards for row, length in zip(gradients, lengths, strict=True)]
     return Coherence(torch.stack(cosines), norms)
 
 
@@ -124,7 +125,7 @@ class GradientNorms(Observer):
 
     def result(self) -> Tensor:
         """(steps,) float64."""
-        return torch.stack(self.norms).double().cpu() if self.norms else torch.zeros(0, dtype=torch.float64)
+        return torch.stack(self.norms).cpu().double() if self.norms else torch.zeros(0, dtype=torch.float64)
 
     def state(self) -> dict[str, Tensor]:
         return {"norms": self.result()}

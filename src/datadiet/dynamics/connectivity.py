@@ -159,7 +159,7 @@ def linear_path(
     if not count:
         raise DatadietError("no examples to take losses of", where="inputs", fix="give at least one")
     points = check_alphas(alphas)
-    labels = torch.as_tensor(labels)
+    labels = torch.as_tensor(labels).to(leaves[0].device)  # an array lies on the CPU
     if not labels.is_floating_point() and labels.dtype != torch.bool:
         labels = labels.long()
     check_alike(first.state_dict(), second.state_dict())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datadiet.errors import DatadietError
 from datadiet.gradients.gram import ntk
+from datadiet.numerics import widest
 
 __all__ = ["kernel_velocity", "ntk", "spectrum", "summed", "trace"]
 
@@ -65,7 +66,8 @@ def summed(kernel: Any, logits: int) -> Tensor:
 
 
 def _kernel(given: Any, where: str) -> Tensor:
-    kernel = torch.as_tensor(given).detach().double()
+    kernel = torch.as_tensor(given).detach()
+    kernel = kernel.to(widest(kernel.device))
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1] or not len(kernel):
         raise DatadietError(
             f"shape {tuple(kernel.shape)} is no kernel", where=where, fix="give a square matrix, as dd.ntk returns it"

@@ -29,6 +29,7 @@ from datadiet.gradients.noting import copied, place, recall_hooks, rooted, thawe
 from datadiet.gradients.plan import FIRST, Layout, Plan
 from datadiet.gradients.rules import Rule, gather, square_sum
 from datadiet.gradients.trial import handed_out
+from datadiet.numerics import widest
 
 
 class _Through(torch.autograd.Function):
@@ -85,7 +86,7 @@ class Pass:
         rows = [squares.to(self.anchor.device) for found in self.squared.values() for squares in found]
         if not rows:
             return {}
-        wide = iter((torch.stack(rows) if self.anchor.device.type == "mps" else torch.stack(rows).double()).unbind())
+        wide = iter(torch.stack(rows).to(widest(self.anchor.device)).unbind())
         return {number: sum_of([next(wide) for _ in found]) for number, found in self.squared.items()}
 
     def rooted(self, output: Tensor) -> Tensor:
@@ -306,5 +307,5 @@ def whole_model(
     squared: dict[int, list[Tensor]] = {}
     for part in few(count, sum(w.numel() * w.element_size() for w in weights.values()), memory):
         for number, g in model_gradients(single, weights, [t[part] for t in tensors]).items():
-            squared.setdefault(number, []).append(square_sum(upcast(g)).double())
+            squared.setdefault(number, []).append(square_sum(upcast(g)).to(widest(g.device)))
     return {number: gather(parts) for number, parts in squared.items()}

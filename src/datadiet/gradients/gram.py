@@ -135,7 +135,7 @@ def _width(model: nn.Module, call: Callable[[Any], Tensor], few: Any) -> int:
 
 
 def _refuse_what_does_not_fit(count: int, logits: int, dtype: torch.dtype, device: torch.device) -> None:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    free = _free_on(device) if device.type == "cuda" else free_memory()
     need = (count * logits) ** 2 * dtype.itemsize
     if free is not None and need > free:
         fits = int((free / dtype.itemsize) ** 0.5 / logits)
@@ -143,6 +143,12 @@ def _refuse_what_does_not_fit(count: int, logits: int, dtype: torch.dtype, devic
             f"the kernel of {count} examples × {logits} logits takes {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
             where="inputs", fix=f"pass {fits} examples or fewer, or choose logits by forward=",
         )  # fmt: skip
+
+
+def _free_on(device: torch.device) -> int:
+    """Bytes that a GPU could give: those of nobody, and those that PyTorch keeps of what it let go."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _add_whole(

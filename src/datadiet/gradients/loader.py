@@ -37,7 +37,8 @@ def grand_loader(
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found: list[Any] = []
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed for its workers
+    drawn = torch.get_default_device()  # where a DataLoader draws a seed for its workers
+    with torch.random.fork_rng(devices=[drawn] if drawn.type == "cuda" else []):
         for number, batch in enumerate(_in_order(loader)):
             inputs, labels = split_batch(batch, model, number, named=options.get("forward") is None)
             if isinstance(labels, (np.ndarray, list)) and not any(isinstance(t, Tensor) for t in tree_leaves(labels)):
@@ -46,7 +47,7 @@ def grand_loader(
             inputs, labels = tree_map(lambda t: t.to(device) if isinstance(t, Tensor) else t, (inputs, labels))
             found.append(grand(model, inputs, labels, **options))
     if not found:
-        return torch.zeros(0)
+        return torch.zeros(0, device="cpu")
     if isinstance(found[0], dict):
         return {name: torch.cat([f[name] for f in found]).cpu() for name in found[0]}
     return torch.cat(found).cpu()
@@ -73,7 +74,7 @@ def _in_order(loader: Iterable[Any]) -> Iterable[Any]:
     return DataLoader(
         loader.dataset, batch_size=size, num_workers=loader.num_workers, collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory, multiprocessing_context=loader.multiprocessing_context,
-        worker_init_fn=loader.worker_init_fn, generator=torch.Generator(),
+        worker_init_fn=loader.worker_init_fn,
     )  # fmt: skip
 
 

@@ -66,8 +66,17 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_labels(outputs: Tensor, labels: Any) -> None:
-    """Refuse class numbers that the logits do not have; `outputs` may be a few examples', labels all."""
-    if not isinstance(labels, Tensor) or labels.is_floating_point():
+    """Refuse labels on another device, and class numbers that the logits do not have.
+
+    `outputs` may be a few examples', labels all.
+    """
+    if not isinstance(labels, Tensor):
+        return
+    if labels.device != outputs.device:
+        raise DatadietError(
+            f"labels on {labels.device}, outputs on {outputs.device}", where="labels", fix="move them to one device"
+        )
+    if labels.is_floating_point():
         return
     classes = outputs.shape[-1]
     if classes < 2:  # cross_entropy says why

@@ -21,7 +21,7 @@ from datadiet.gradients.engine import run_pass, upcast, whole_model
 from datadiet.gradients.fallback import swapped
 from datadiet.gradients.losses import Loss, check_labels, cross_entropy, logits_of, total_loss
 from datadiet.gradients.planned import guarded, plan_for
-from datadiet.numerics import exact
+from datadiet.numerics import exact, widest
 
 log = logging.getLogger(__name__)
 Per = str | Mapping[str, Sequence[str]] | Callable[[str], str | None]
@@ -156,7 +156,7 @@ class _Job:
         rows = [tensors[i] for i in places]
         for number, squares in whole_model(self.model, plan, parameters, count, self.memory, rows, single).items():
             squared[number] = squares
-        zero = torch.zeros(count, dtype=torch.float64 if lead.device.type != "mps" else None, device=first.device)
+        zero = torch.zeros(count, dtype=widest(first.device), device=first.device)
         return {id(p): squared.get(id(p), zero) for p in named.values()}
 
     def compare(
@@ -173,8 +173,9 @@ class _Job:
             with swapped(self.model, leaves):
                 total = self.total(some_inputs, some_labels, 1)
             grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-            alone = torch.stack([upcast(g).double().square().sum() for g in grads if g is not None]).sum().sqrt()
-            if not torch.isclose(norms[i].double(), alone, rtol=share, atol=1e-12, equal_nan=True):
+            wide = [upcast(g).to(widest(g.device)).square().sum() for g in grads if g is not None]
+            alone = torch.stack(wide).sum().sqrt()
+            if not torch.isclose(norms[i].to(alone.dtype), alone, rtol=share, atol=1e-12, equal_nan=True):
                 raise DatadietError(
                     f"example {i} has the norm {float(norms[i]):.6g} in the batch and {float(alone):.6g} alone",
                     where="check", fix="the model or the loss mixes examples, or draws at random; treat examples apart",

@@ -82,11 +82,11 @@ def _prove(
 
     def losses(given: Any, places: list[int]) -> list[Tensor]:
         """Of each example, a sum of its outputs by weights that are drawn; `places` are theirs among the three."""
-        draws = torch.Generator().manual_seed(0)
+        draws = torch.Generator().manual_seed(0)  # the CPU's, whatever device is the process's default
         sums = [torch.zeros((), dtype=first.real.dtype, device=first.device)] * len(places)
         for i, leaf in enumerate(tree_leaves(run(given))):
             if i not in aside and _has_rows(leaf, len(places)):
-                drawn = torch.randn(_TRIED, *leaf.shape[1:], generator=draws)[places]
+                drawn = torch.randn(_TRIED, *leaf.shape[1:], generator=draws, device="cpu")[places]
                 weighted = upcast(leaf) * drawn.to(leaf.device)
                 sums = [before + part.sum() for before, part in zip(sums, weighted.unbind(), strict=True)]
         return sums
@@ -110,8 +110,8 @@ def _prove(
             model, plan, targets, parameters, _TRIED, _MEMORY, ruled,
             lambda: torch.stack(losses(inputs, all_of_them)).sum(), first.device, first.dtype,
         )  # fmt: skip
-        none = torch.zeros(_TRIED, dtype=torch.float64)
-        had = [squared.get(number, none).double().cpu().sqrt() for number in tried]
+        none = torch.zeros(_TRIED, dtype=torch.float64, device="cpu")
+        had = [squared.get(number, none).cpu().double().sqrt() for number in tried]
         return torch.stack([wanted[i] if number in plan.whole else had[i] for i, number in enumerate(tried)])
 
     try:
@@ -194,8 +194,8 @@ def _mixes() -> DatadietError:
 
 def _norm(g: Tensor | None) -> Tensor:
     if g is None:
-        return torch.zeros((), dtype=torch.float64)
-    return torch.linalg.vector_norm(upcast(g.detach()).to("cpu", torch.complex128 if g.is_complex() else torch.float64))
+        return torch.zeros((), dtype=torch.float64, device="cpu")
+    return torch.linalg.vector_norm(upcast(g.detach()).cpu().to(torch.complex128 if g.is_complex() else torch.float64))
 
 
 def _refuse_scripted(walk: Walk) -> None:

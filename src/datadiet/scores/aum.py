@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from datadiet.numerics import widest
 from datadiet.scores.base import score
 from datadiet.scores.following import Following
-from datadiet.scores.probability import sum_type, widened
+from datadiet.scores.probability import widened
 from datadiet.task import Task, classification
 
 
@@ -21,7 +22,7 @@ class AreaUnderMargin(Following):
 
     def __init__(self, n: int, device: torch.device | str = "cpu", task: Task = classification) -> None:
         self.visits = torch.zeros(n, dtype=torch.int32, device=device)
-        self.total = torch.zeros(n, dtype=sum_type(device), device=device)
+        self.total = torch.zeros(n, dtype=widest(device), device=device)
 
     def update(self, indices: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         margins = margin(logits, labels)

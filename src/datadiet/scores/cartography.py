@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from datadiet.numerics import widest
 from datadiet.scores.base import score
 from datadiet.scores.following import Following
-from datadiet.scores.probability import missing, sum_type
+from datadiet.scores.probability import missing
 from datadiet.task import Task, classification
 
 
@@ -27,7 +28,7 @@ class Cartography(Following):
 
     def __init__(self, n: int, device: torch.device | str = "cpu", task: Task = classification) -> None:
         self.task = task
-        wide = sum_type(device)
+        wide = widest(device)
         self.visits = torch.zeros(n, dtype=torch.int32, device=device)
         self.right = torch.zeros(n, dtype=torch.int32, device=device)
         # Of 1 − p_y, whose digits near 0 p_y has not near 1; and by Welford's recurrence, since the difference of

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from datadiet.numerics import widest
 from datadiet.scores.base import score
 from datadiet.scores.following import Following
-from datadiet.scores.probability import missing, sum_type
+from datadiet.scores.probability import missing
 from datadiet.task import Task, classification
 
 WINDOW = 10  # visits; J of the paper, for all its experiments
@@ -35,7 +36,7 @@ class DynamicUncertainty(Following):
         self.visits = torch.zeros(n, dtype=torch.int32, device=device)
         # A ring of the last J values of 1 − p_y, whose spread is that of p_y; in float32 it keeps more of its digits.
         self.ring = torch.zeros(window, n, dtype=torch.float32, device=device)
-        self.total = torch.zeros(n, dtype=sum_type(device), device=device)
+        self.total = torch.zeros(n, dtype=widest(device), device=device)
 
     def update(self, indices: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         size, n = self.ring.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from datadiet.numerics import widest
 from datadiet.scores.base import score
 from datadiet.scores.el2n import error_norm
 from datadiet.scores.following import Following
@@ -22,9 +23,7 @@ class OnlineEL2N(Following):
     def __init__(self, n: int, device: torch.device | str = "cpu", task: Task = classification) -> None:
         self.task = task
         self.visits = torch.zeros(n, dtype=torch.int32, device=device)
-        # Apple's devices have no float64.
-        wide = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.total = torch.zeros(n, dtype=wide, device=device)
+        self.total = torch.zeros(n, dtype=widest(device), device=device)
 
     def update(self, indices: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         norms = error_norm(logits, labels, self.task)

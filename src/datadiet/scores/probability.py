@@ -63,8 +63,3 @@ def missing(logits: torch.Tensor, labels: torch.Tensor, task: Task = classificat
     """
     errors = task.error(widened(logits), labels)
     return -errors.gather(1, labels[:, None])[:, 0]
-
-
-def sum_type(device: torch.device | str) -> torch.dtype:
-    """The type that sums over visits are kept in: float64, which only Apple's devices do not have."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64

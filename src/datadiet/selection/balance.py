@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,8 @@ def checked_labels(labels: npt.ArrayLike | None, n: int, *, needed_by: str | Non
             f"{needed_by or 'a class balance'} needs the labels",
             fix="pass labels=, one class number an example",
         )
-    array = np.asanyarray(labels)
+    given: Any = labels
+    array = np.asanyarray(given.detach().cpu() if hasattr(given, "detach") else given)  # a tensor of whatever device
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise DatadietError(
             f"the labels have shape {array.shape} and type {array.dtype}",
