@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadiet.errors import DatadietError
-from datadiet.steps import Step, describe, steps_per_epoch
+from datadiet.steps import Step, counted, describe, steps_per_epoch
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**6 - 1), st.sampled_from(["it", "ep"]))
@@ -68,3 +68,7 @@ def test_people_read_steps_and_epochs_both():
     assert describe(1, 1) == "1 step (1 epoch)"
     assert describe(1000, 390) == "1,000 steps (2.56 epochs)"
     assert describe(0, 390) == "0 steps (0 epochs)"
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(n, "run") for n in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]

@@ -67,8 +67,13 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return max(1, examples // batch_size)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things for people: "1 run", "1,200 steps"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def describe(step: int, per_epoch: int) -> str:
     """A step for people: "780 steps (2 epochs)"."""
     epochs = step / per_epoch
     number = f"{epochs:.0f}" if abs(epochs - round(epochs)) < 5e-4 else f"{epochs:.2f}"
-    return f"{step:,} step{'s' * (step != 1)} ({number} epoch{'s' * (number != '1')})"
+    return f"{counted(step, 'step')} ({number} epoch{'s' * (number != '1')})"

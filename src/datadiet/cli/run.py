@@ -10,7 +10,7 @@ from datadiet.cli import options as o
 from datadiet.cli import output
 from datadiet.flows.run import POLICIES, Result, RunPlan, execute_run, plan_run
 from datadiet.scores import ScoreTable
-from datadiet.steps import describe
+from datadiet.steps import counted, describe
 
 
 def command(
@@ -104,7 +104,7 @@ def _print(result: Result, plan: RunPlan) -> None:
     out.print(f"{result.data!r}")
     per = plan.scoring.recipe.steps_per_epoch(len(result.data))
     steps = ", ".join(describe(step, per) for step in plan.scoring.marks)
-    out.print(f"{plan.scoring.recipe.model}, {table.runs} scoring runs, scores after {steps}")
+    out.print(f"{plan.scoring.recipe.model}, {counted(table.runs, 'scoring run')}, scores after {steps}")
     out.print(_reliability(table, plan.by, plan.at))
     if result.comparison is not None:
         out.print(output.comparison_table(result.comparison))

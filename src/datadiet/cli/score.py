@@ -10,7 +10,7 @@ from datadiet.flows.plan import folder_for
 from datadiet.flows.sanity import Sanity
 from datadiet.flows.score import ScorePlan, execute_score, plan_score
 from datadiet.scores import SCORES, ScoreTable
-from datadiet.steps import describe
+from datadiet.steps import counted, describe
 from datadiet.store.files import read_json
 
 
@@ -125,7 +125,7 @@ def _print(plan: ScorePlan, table: ScoreTable, folder: Path) -> None:
     per, horizon = plan.recipe.steps_per_epoch(len(plan.data)), plan.recipe.horizon(len(plan.data))
     out.print(f"{plan.data!r}")
     out.print(
-        f"{plan.recipe.model}, {plan.runs} runs, stopped after {describe(max(plan.marks), per)}"
+        f"{plan.recipe.model}, {counted(plan.runs, 'run')}, stopped after {describe(max(plan.marks), per)}"
         f" of {describe(horizon, per)}"
     )
     print_summary(table)

@@ -22,6 +22,7 @@ from datadiet.flows.sanity import Sanity
 from datadiet.flows.select import load_subset
 from datadiet.scores import SCORES, load_table
 from datadiet.selection.order import ascending
+from datadiet.steps import counted
 from datadiet.store import Store
 from datadiet.store.files import Damaged, NotOurs, read_json
 from datadiet.studies.verdict import Verdict
@@ -96,7 +97,7 @@ def _scores(path: Path, top: int, by: str | None, json: bool) -> None:
         return
     out = output.console()
     about = table.provenance
-    out.print(f"{about['dataset']}: {about['recipe']['model']}, {table.runs} runs, seed {about['seed']}")
+    out.print(f"{about['dataset']}: {about['recipe']['model']}, {counted(table.runs, 'run')}, seed {about['seed']}")
     print_summary(table)
     for end, rows in ends.items():
         out.print(f"{end} by {name} at step {table.step(name)}:")
@@ -221,7 +222,7 @@ def _store(path: Path, json: bool) -> None:
         return
     from rich.table import Table
 
-    view = Table(title=f"{path}: {len(runs)} runs, {output.size(store.bytes())}", title_justify="left")
+    view = Table(title=f"{path}: {counted(len(runs), 'run')}, {output.size(store.bytes())}", title_justify="left")
     for column in ("run", "purpose", "number", "model", "checkpoints", "shards", "size"):
         view.add_column(column)
     for run in runs:

@@ -25,7 +25,7 @@ from datadiet.machine import expanded
 from datadiet.numerics import Numerics
 from datadiet.selection import Subset
 from datadiet.selection import select as select_rows
-from datadiet.steps import describe
+from datadiet.steps import counted, describe
 from datadiet.store import Store
 from datadiet.store.files import writable_folder, write_json
 from datadiet.training.recipe import Recipe, RunSpec
@@ -120,7 +120,7 @@ class Comparison:
         for row in self.rows:
             lines.append(
                 f"{row.name:<{width}}  {row.examples:>7,}  {100 * row.mean:6.2f} %"
-                f"  [{100 * row.low:.2f}, {100 * row.high:.2f}]  {row.runs} runs"
+                f"  [{100 * row.low:.2f}, {100 * row.high:.2f}]  {counted(row.runs, 'run')}"
             )
         return "\n".join(lines)
 

@@ -148,6 +148,10 @@ def engine_for(setup: Setup, pending: Sequence[tuple[str, Any]]) -> str:
     return "processes" if room and len(pending) > 1 else "inline"
 
 
+def _others(kept: int) -> str:
+    return "the other run is" if kept == 1 else f"the other {kept} runs are"
+
+
 def _raise(failures: dict[str, DatadietError], total: int) -> None:
     first_label, first = next(iter(failures.items()))
     if isinstance(first, Interrupted):
@@ -157,8 +161,5 @@ def _raise(failures: dict[str, DatadietError], total: int) -> None:
     raise type(first)(
         f"{first.what}{others}",
         where=first.where or first_label,
-        fix="; ".join(
-            part for part in (first.fix, f"the other {kept} runs are done and kept" if kept else None) if part
-        )
-        or None,
+        fix="; ".join(part for part in (first.fix, f"{_others(kept)} done and kept" if kept else None) if part) or None,
     ) from first

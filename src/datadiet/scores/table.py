@@ -15,7 +15,7 @@ import numpy as np
 from datadiet.errors import DatadietError, unknown
 from datadiet.machine import expanded
 from datadiet.scores.base import SCORES
-from datadiet.steps import Step
+from datadiet.steps import Step, counted
 from datadiet.store.parquet import write_parquet
 
 SINGLE_RUNS_UP_TO = 2_000_000  # values of single runs in an exported table before they are left out
@@ -55,7 +55,8 @@ class ScoreTable:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"ScoreTable({len(self)} examples, {self.runs} runs, {', '.join(self.names)} at steps {self.steps()})"
+        runs = counted(self.runs, "run")
+        return f"ScoreTable({len(self)} examples, {runs}, {', '.join(self.names)} at steps {self.steps()})"
 
     @property
     def names(self) -> list[str]:
