@@ -115,7 +115,7 @@ def test_a_bad_flag_is_one_line(place: Path, words: tuple[object, ...], said: st
         ("nul\0", "embedded null byte"),
         ("link", "link: is a link to a place that is not there; make that place, or remove the link"),
         ("link/below", "link: is a link to a place that is not there"),
-        ("loop/below", "loop: is a link to a place that is not there"),
+        ("loop/below", "loop/below: a symbolic link leads back to itself; remove that link"),
     ],
     ids=["long", "null", "dangling", "below", "loop"],
 )

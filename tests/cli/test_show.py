@@ -121,6 +121,14 @@ def test_a_subset_names_its_classes(place: Path) -> None:
     assert shown.splitlines()[0].endswith("policy hardest, by el2n after 4 steps (4 epochs)")
 
 
+@pytest.mark.parametrize("names", [None, 7, True, "ab", {"0": "a"}, [1, 2, 3], [["x"], ["y"]], []])
+def test_class_names_of_somebodys_own_making_are_no_error(place: Path, names: object) -> None:
+    policy = {"name": "mine", "classes": 2, "class_names": names}
+    made = dd.Subset(np.arange(9), 120, None, policy, {"before": (60, 60), "after": (5, 4)})
+    dd.save_subset(made, "mine.safetensors")
+    assert "policy mine, classes 2" in ok("show", "mine.safetensors").out
+
+
 def test_a_random_subset_says_its_seed_and_no_score(place: Path) -> None:
     ok("select", "scores", "--policy", "random", "-o", "half.safetensors")
     first = ok("show", "half.safetensors").out.splitlines()[0]

@@ -24,9 +24,12 @@ COMMANDS = [("models",), ("models", "--json"), ("show", "scores"), ("--help",)]
 class Refusing(io.RawIOBase):
     """A file that takes no byte, as one on a full disk; what is given up on is its descriptor."""
 
-    def __init__(self, place: Path, number: int) -> None:
+    def __init__(self, place: Path, number: int, tty: bool) -> None:
         self.file = open(place, "wb")  # noqa: SIM115
-        self.number = number
+        self.number, self.tty = number, tty
+
+    def isatty(self) -> bool:
+        return self.tty
 
     def writable(self) -> bool:
         return True
@@ -41,8 +44,8 @@ class Refusing(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def refusing(place: Path, number: int) -> Iterator[io.TextIOWrapper]:
-    raw = Refusing(place, number)
+def refusing(place: Path, number: int, tty: bool = False) -> Iterator[io.TextIOWrapper]:
+    raw = Refusing(place, number, tty)
     yield io.TextIOWrapper(io.BufferedWriter(raw, 64), encoding="utf-8")
     raw.file.close()
 
@@ -59,11 +62,11 @@ def test_a_full_standard_output_is_one_line_and_exit_2(place: Path, words: tuple
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_reader_that_went_away_is_no_error(place: Path, words: tuple[str, ...]) -> None:
+def test_a_reader_that_went_away_is_told_nothing_and_exit_141(place: Path, words: tuple[str, ...]) -> None:
     said = io.StringIO()
     with refusing(place / "log", errno.EPIPE) as gone, contextlib.redirect_stdout(gone):
         with contextlib.redirect_stderr(said):
-            assert main(list(words)) == 0
+            assert main(list(words)) == 141
         gone.flush()
     assert said.getvalue() == ""
 
@@ -75,9 +78,10 @@ def test_an_error_that_cannot_be_told_still_exits_2(place: Path, number: int) ->
         full.flush()
 
 
+@pytest.mark.parametrize("tty", [False, True], ids=["lines", "bar"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE])
-def test_a_log_line_that_cannot_be_written_stops_no_job(place: Path, number: int) -> None:
-    with refusing(place / "log", number) as full, contextlib.redirect_stderr(full):
+def test_a_log_that_cannot_be_written_stops_no_job(place: Path, number: int, tty: bool) -> None:
+    with refusing(place / "log", number, tty) as full, contextlib.redirect_stderr(full):
         code = main(["train", "tiny.npz", *map(str, FLAGS), "--runs", "1", "-o", "trained"])
         with output.progress(), contextlib.suppress(OSError):
             logging.getLogger("datadiet").warning("a line")

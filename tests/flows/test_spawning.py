@@ -273,12 +273,28 @@ def test_scores_from_children_name_the_environments_of_these(tmp_path: Path, cap
     assert "2 numeric environments" in caplog.text
 
 
-def test_a_child_of_a_run_of_another_environment_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_child_of_a_run_of_another_environment_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = {"at": ["1ep"], "recipe": RECIPE, "parent_counts": False}
     connectivity(tiny(), setup=setup(tmp_path, threads=1), until="1ep", **options)
     caplog.clear()
-    connectivity(tiny(), setup=setup(tmp_path, threads=2), **options)
-    assert "was made in another numeric environment" in caplog.text
+    plan = plan_connectivity(tiny(), setup=setup(tmp_path, threads=2), **options)
+    (label, child), *_ = plan.families.children
+    run_tasks([(label, replace(child, keep=(PER_EPOCH + 1, END)))], tiny(), setup(tmp_path, threads=2))
+    assert caplog.text.count("was made in another numeric environment") == 1
+    # What is taken of its own states has nothing to do with the parent any more.
+    wanted = tuple((step, Weights()) for step in (PER_EPOCH + 1, END))
+    run_tasks([(label, replace(child, measures=wanted))], tiny(), setup(tmp_path, threads=2))
+    assert caplog.text.count("was made in another numeric environment") == 1
+
+
+def test_the_environment_of_paths_that_former_versions_walked_is_that_of_the_networks(tmp_path: Path) -> None:
+    options = {"at": ["1ep"], "recipe": RECIPE}
+    plan = plan_connectivity(tiny(), setup=setup(tmp_path, threads=1), **options)
+    connectivity(tiny(), setup=setup(tmp_path, threads=1), **options)
+    ((_, path),) = plan.families.paths.values()
+    path.folder.save_result(RESULT, END, path.result()[0])
+    found = connectivity(tiny(), setup=setup(tmp_path, threads=2), **options)
+    assert [one["threads"] for one in found.provenance["numerics"]] == [1]
 
 
 def test_a_result_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:

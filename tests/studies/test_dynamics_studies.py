@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_studies import plan, rehearsed, tiny, world
+from tiny_studies import environments, plan, rehearsed, tiny, world
 
 import datadiet as dd
 from datadiet import studies
@@ -79,6 +79,7 @@ def test_every_claim_can_hold_and_can_fail(name: str, tmp_path: Path) -> None:
 def test_a_whole_run_on_tiny_data_and_again_from_the_store(name: str, tmp_path: Path) -> None:
     planned = plan(name, tmp_path, data=tiny(ROWS), runs=2, score_runs=2)
     first = studies.execute(planned)
+    assert environments(first) == {1}
     assert first.findings.verdicts
     for row in first.findings.numbers:
         assert all(value is None or isinstance(value, (str, int, float, bool)) for value in row.values())

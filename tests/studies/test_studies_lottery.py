@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
-from tiny_studies import RECIPE, plan, rehearsed, tiny, world
+from tiny_studies import RECIPE, environments, plan, rehearsed, tiny, world
 
 from datadiet import studies
 from datadiet.data import Dataset
@@ -155,6 +155,7 @@ def test_a_whole_run_on_tiny_data_and_again_from_the_store(name: str, tmp_path: 
         return plan(name, tmp_path, runs=2, score_runs=2, recipe=SHORT)
 
     first = studies.execute(again())
+    assert environments(first) == {1}
     assert first.findings.verdicts
     for row in first.findings.numbers:
         assert all(value is None or isinstance(value, (str, int, float, bool)) for value in row.values())

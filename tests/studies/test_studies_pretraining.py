@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_studies import RECIPE, plan, rehearsed, setup, tiny, world
+from tiny_studies import RECIPE, environments, plan, rehearsed, setup, tiny, world
 
 import datadiet as dd
 from datadiet import studies
@@ -190,6 +190,7 @@ def test_a_whole_run_on_tiny_data_and_again_from_the_store(
     options = {"data": tiny(ROWS), "runs": 2, "score_runs": 2}
     first = studies.execute(plan(name, tmp_path, **options))
     assert first.findings.verdicts
+    assert environments(first) == {1}
     for row in first.findings.numbers:
         assert all(value is None or isinstance(value, (str, int, float, bool)) for value in row.values())
     assert list((tmp_path / "out").rglob("*.png"))

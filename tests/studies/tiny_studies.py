@@ -12,6 +12,7 @@ import numpy as np
 import datadiet as dd
 from datadiet import studies
 from datadiet.data import Dataset
+from datadiet.store import read_json
 
 RECIPE: dict[str, Any] = {
     "model": "mlp",
@@ -77,3 +78,8 @@ def world(numbers: studies.Numbers, change: Callable[[dict[str, Any]], dict[str,
         changed = {name: value + spread if isinstance(value, float) else value for name, value in change(row).items()}
         out.append({**row, **changed})
     return out
+
+
+def environments(result: studies.StudyResult) -> set[int]:
+    """How many numeric environments the stages of a study name."""
+    return {len(stage["numerics"]) for stage in read_json(result.folder / "study.json")["stages"]}

@@ -10,9 +10,14 @@ from typing import TextIO
 from datadiet.errors import DatadietError, Interrupted
 from datadiet.interrupt import exit_code, sigterm
 
+GONE = 141  # 128 and the number of SIGPIPE
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run a command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C, 143 after SIGTERM.
+
+    141 where the reader of the output went away, as with any program.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
@@ -44,8 +49,8 @@ def _main(arguments: list[str] | None) -> int:
         # The reader of our output went away (`| head`), for which Typer leaves the program by itself.
         if not isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
             raise
-        _give_up(sys.stdout)  # there is nobody to tell
-        return 0
+        _give_up(sys.stdout)  # there is nobody to tell; what was not done yet is not
+        return GONE
     except OSError as error:
         # Files are written where that is turned into words; what is left is what was printed.
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):

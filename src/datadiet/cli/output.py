@@ -26,15 +26,29 @@ from datadiet.steps import describe
 from datadiet.training.recipe import Recipe
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise it again: rich would end the program and give up standard output, whichever of both broke."""
-        raise
+class _Unbroken:
+    """Standard error for logs and bars: where it is full, or nobody reads it any more, no job stops for that."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
 
 
 def console(stderr: bool = False) -> Console:
     """A console that does not fold lines into a narrow default when there is no terminal."""
-    return _Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)  # names may hold brackets
+    file: Any = _Unbroken(sys.stderr) if stderr else None
+    return Console(file=file, highlight=False, markup=False, soft_wrap=True)  # names may hold brackets
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -50,8 +64,7 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        with suppress(OSError):  # a log that is full or gone stops no training
-            self.to.print(Text(f"{prefix}{record.getMessage()}"))
+        self.to.print(Text(f"{prefix}{record.getMessage()}"))
 
 
 class _Rate(ProgressColumn):
@@ -179,7 +192,8 @@ def print_subset(subset: Subset) -> None:
     if subset.balance is None:
         return
     view = Table(title="Class balance", title_justify="left", title_style="bold")
-    classes = made.get("classes", ())
+    named = made.get("class_names")
+    classes = [str(name) for name in named] if isinstance(named, list) else []
     shown = [classes[k] if k < len(classes) else str(k) for k in range(len(subset.balance["before"]))]
     view.add_column("class")
     for name in ("before", "after", "kept"):
@@ -191,7 +205,7 @@ def print_subset(subset: Subset) -> None:
 
 # Of a policy: what the line says in words of its own, and what is for the machine.
 _SAID = {"name", "keep", "by", "at", "offset", "balanced", "seed", "dataset"}
-_UNSAID = {"run", "runs", "recipe", "source", "noise", "tuned", "scored_seed", "classes"}
+_UNSAID = {"run", "runs", "recipe", "source", "noise", "tuned", "scored_seed", "class_names"}
 _DRAWS_NOTHING = ("hardest", "easiest", "window", "quota")  # no seed changes what they choose
 
 

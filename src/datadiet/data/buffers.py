@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -31,6 +32,8 @@ def writing(folder: Path) -> Iterator[None]:
     """Create `folder`, and turn what the disk refuses inside the block into one line."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
         yield
     except OSError as error:
         if error.errno not in REASONS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -174,6 +174,7 @@ class _Work:
             if entry.needs == "trajectory" and (task.marks or spec.purpose == "score")
         }
         self.watch = Trajectories(dict(self.followed))
+        self.inherited: tuple[Mapping[str, Any], str] | None = None
         if spec.parent is not None:
             self._inherit(*spec.parent, spec.rewind)
         if task.mask is not None:
@@ -190,7 +191,7 @@ class _Work:
                 fix="train the parent to that step first",
             )  # fmt: skip
         inherited = ("model/", "buffer/", "optimizer/") if rewind is None else ("model/", "buffer/")
-        self._compare(point, f"{parent}, step {step}")
+        self.inherited = (point.meta, f"{parent}, step {step}")
         tensors = {n: t.to(self.device) for n, t in point.tensors.items() if n.startswith(inherited)}
         unpack({**tensors, "random/cpu": torch.get_rng_state()}, self.model, self.optimizer, where=parent)
         self.moment.step = self.task.spec.start
@@ -258,14 +259,17 @@ class _Work:
         point = self.folder.latest(at_most, lambda point: serves(point, self.task.scores, self.task))
         if point is not None:
             self._restore(point)
-        elif not self.begun:  # a later checkpoint was looked at before
+            return
+        if not self.begun:  # a later checkpoint was looked at before
             self._begin()
+        if self.inherited is not None:
+            self._compare(*self.inherited)
 
     def _restore(self, point: Point) -> None:
         if not self.begun:  # a network that was used may hold caches, and know of them in ways of its own
             self._begin()
         where = f"{self.folder.path}, step {point.step}"
-        self._compare(point, where)
+        self._compare(point.meta, where)
         # Observers take their part to where they keep it, and in their own precision.
         tensors = {n: t if n.startswith("observer/") else t.to(self.device) for n, t in point.tensors.items()}
         unpack(tensors, self.model, self.optimizer, where=where)
@@ -275,9 +279,9 @@ class _Work:
         self.moment.step = point.step
         self.begun = False
 
-    def _compare(self, point: Point, where: str) -> None:
-        """Say so where a state that is taken up was made under other numerics."""
-        made = point.meta.get("numerics")
+    def _compare(self, meta: Mapping[str, Any], where: str) -> None:
+        """Say so where a state that is gone on from was made under other numerics."""
+        made = meta.get("numerics")
         if made is not None and made != self.task.numerics.to_json():
             log.warning("%s was made in another numeric environment; the last bits will not be the same", where)
 

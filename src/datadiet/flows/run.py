@@ -145,7 +145,7 @@ def plan_run(
     if by not in plan.scores:
         raise DatadietError(f"{by} is not among the scores", where="--by", fix=f"one of {', '.join(plan.scores)}")
     check_ranking(plan, by, plan.marks[-1])
-    folder = expanded(out) if out is not None else folder_for(data)
+    folder = expanded(out if out is not None else folder_for(data))
     made = RunPlan(plan, by, plan.marks[-1], keeps, tuple(policies), balanced, retrain_runs, None, folder)
     ours = tuple(policy for policy in policies if is_ours(REGISTERED.get(policy)))
     with quiet():  # what our policies cannot select by any scores is refused before there are scores

@@ -69,6 +69,11 @@ class ScorePlan:
         """(score or column, step) of every shard of a run."""
         return [(column, mark) for mark in self.marks for column in columns(defined_at(self.scores, mark))]
 
+    @property
+    def whole_tasks(self) -> list[RunTask]:
+        """The runs, asked for all scores, also for those that come from children of theirs."""
+        return [replace(task, scores=tuple(self.scores)) for _, task in self.tasks]
+
     def stages(self) -> list[tuple[str, Plan]]:
         """What will be trained: the scoring runs, and children of theirs where a score needs them."""
         found = missing_children(self.scores, self.tasks, self.marks, self.data)
@@ -238,7 +243,7 @@ def execute_score(plan: ScorePlan, out: str | Path | None = None, on_progress: O
 def _from_store(plan: ScorePlan) -> ScoreTable:
     """The table over the store's shards, with its provenance."""
     folders = [folder_of(task) for _, task in plan.tasks]
-    environments = environments_of((replace(task, scores=tuple(plan.scores)) for _, task in plan.tasks), plan.data)
+    environments = environments_of(plan.whole_tasks, plan.data)
     warn_if_mixed(environments)
     data = plan.data
     manifest = {

@@ -113,7 +113,7 @@ def select(
         "runs": None if by is None else len(table.shards[by, table.step(by, at)]),
     }
     if labels is None:
-        made["classes"] = list(table.classes)
+        made["class_names"] = list(table.classes)
     for key in ("recipe", "source", "dataset", "noise", "seed"):
         if table.provenance.get(key) is not None:
             made[f"scored_{key}" if key == "seed" else key] = table.provenance[key]

@@ -36,6 +36,7 @@ REASONS: dict[int, tuple[str, str]] = {
     errno.ENOENT: ("no such file or folder", "check the path"),
     errno.EISDIR: ("is a folder where a file is meant", "choose another name"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter path"),
+    errno.ELOOP: ("a symbolic link leads back to itself", "remove that link"),
     errno.EMFILE: ("too many files are open", "raise the limit on open files (ulimit -n)"),
     errno.EIO: ("the disk reports an error", "check the disk"),
 }
@@ -96,7 +97,7 @@ def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
     path = Path(path)
     try:
         existing = path.absolute()
-        while not os.path.lexists(existing):
+        while not _is_there(existing):
             existing = existing.parent
         if not existing.exists():
             raise DatadietError(
@@ -121,6 +122,15 @@ def writable_folder(path: str | os.PathLike[str], need_bytes: int = 0) -> Path:
             fix="free some space or choose another folder",
         )
     return path
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything has that name, be it a link to nowhere; a name that cannot be is an error."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def size(count: int) -> str:

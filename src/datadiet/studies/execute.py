@@ -146,7 +146,7 @@ def plan(
     with quiet():
         study.measure(job)
     noise_part = "" if about.noise is None else f"-{about.noise.kind}{about.noise.fraction:g}"
-    folder = expanded(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}"
+    folder = expanded(expanded(out) / "studies" / f"{study.name}-{about.name}{noise_part}-{size.name}")
     stages = tuple(job.plans)
     return StudyPlan(study, replace(job, rehearsal=False, plans=[], _tables={}), folder, stages)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datadiet.errors import DatadietError
 from datadiet.flows.environments import environments_of
 from datadiet.flows.plan import Runs
+from datadiet.flows.score import ScorePlan
 from datadiet.flows.score_folder import own_record, refuse_unless_begun
 from datadiet.store.files import read_json, write_bytes, write_json
 from datadiet.store.parquet import parquet_rows, write_parquet
@@ -103,8 +104,9 @@ def _record(study: Study, job: StudyJob, seconds: float, runs: int) -> dict[str,
     for stage, plan in job.plans:
         per = plan.recipe.steps_per_epoch(len(plan.data))
         until = max(task.until for _, task in plan.tasks)
+        tasks = plan.whole_tasks if isinstance(plan, ScorePlan) else [task for _, task in plan.tasks]
         paths = plan.paths if isinstance(plan, Runs) else ()
-        environments = environments_of([*(task for _, task in plan.tasks), *(path for _, path in paths)], plan.data)
+        environments = environments_of([*tasks, *(path for _, path in paths)], plan.data)
         stages.append(
             {
                 "stage": stage,
