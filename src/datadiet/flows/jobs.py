@@ -263,13 +263,13 @@ class _Work:
         if not self.begun:  # a later checkpoint was looked at before
             self._begin()
         if self.inherited is not None:
-            self._compare(*self.inherited)
+            self._warn_if_elsewhere(*self.inherited)
 
     def _restore(self, point: Point) -> None:
         if not self.begun:  # a network that was used may hold caches, and know of them in ways of its own
             self._begin()
         where = f"{self.folder.path}, step {point.step}"
-        self._compare(point.meta, where)
+        self._warn_if_elsewhere(point.meta, where)
         # Observers take their part to where they keep it, and in their own precision.
         tensors = {n: t if n.startswith("observer/") else t.to(self.device) for n, t in point.tensors.items()}
         unpack(tensors, self.model, self.optimizer, where=where)
@@ -279,7 +279,7 @@ class _Work:
         self.moment.step = point.step
         self.begun = False
 
-    def _compare(self, meta: Mapping[str, Any], where: str) -> None:
+    def _warn_if_elsewhere(self, meta: Mapping[str, Any], where: str) -> None:
         """Say so where a state that is gone on from was made under other numerics."""
         made = meta.get("numerics")
         if made is not None and made != self.task.numerics.to_json():
